@@ -1,0 +1,96 @@
+"""What `broker serve` prints once it serves: what listens where, and the lines to paste to see it work."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from urllib.parse import urlsplit
+
+from broker import __version__
+from broker.config.address import Address
+from broker.config.secret import mask_url
+from broker.daemon import Ready
+
+_CHANNEL = "job_progress:42"
+_EVENT = '{"type":"job_progress","jobId":"42","progress":0.5}'
+
+
+def banner(ready: Ready, *, dev: bool) -> str:
+    """The whole text. Every line that can be pasted works as it is, in a shell of this machine."""
+    addresses = [Address.parse(address) for address in ready.addresses]
+    first = addresses[0]
+    lines = [
+        f"broker {__version__} listens on {', '.join(ready.addresses)}",
+        f"  WebSocket   {_url('ws', first)}/ws",
+        f"  SSE         {_url('http', first)}/api/stream?channel=NAME",
+        f"  Redis       {_redis(ready)}",
+        f"  Who         {_who(addresses)}",
+        f"  Clients     {ready.max_connections} connections at most, by the open-file limit and clients.max_connections",
+    ]
+    if dev:
+        lines.append("  Demo        events on job_progress:demo, video_render:demo, campaign_metrics:demo and others")
+    channel = "campaign_metrics:demo" if dev else _CHANNEL
+    demo = [f"  {_curl(first)}/api/stream?channel=campaign_metrics:demo'   (demo events)"] if dev else []
+    lines += [
+        "",
+        "See it work. Subscribe in one terminal:",
+        *demo,
+        f"  {_curl(first)}/api/stream?channel={_CHANNEL}'",
+        "Publish in another, in any of these ways:",
+        *(f"  {line}" for line in _publishing(ready)),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _url(scheme: str, address: Address) -> str:
+    if address.path:
+        return f"{scheme}+{address}:"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)
+    return f"{scheme}://{Address(host=host, port=address.port)}"
+
+
+def _curl(address: Address) -> str:
+    if address.path:
+        return f"curl -N --unix-socket {address.path} 'http://localhost"
+    return f"curl -N '{_url('http', address)}"
+
+
+def _redis(ready: Ready) -> str:
+    if ready.embedded is not None:
+        return f"embedded Valkey at {ready.embedded.service_url}; its data is gone when the daemon exits"
+    state = "connected" if ready.redis_connected else "NOT REACHABLE YET; the daemon keeps trying"
+    return f"{mask_url(ready.config.redis.url)}, {state}"
+
+
+def _who(addresses: list[Address]) -> str:
+    if all(address.is_loopback for address in addresses):
+        return "anyone on this machine may subscribe to everything; nobody else can connect"
+    return "ANYONE who reaches these addresses may subscribe to everything: there is no authentication yet"
+
+
+def _publishing(ready: Ready) -> list[str]:
+    url = ready.embedded.service_url if ready.embedded is not None else ready.config.redis.url
+    channel = ready.config.redis.channel_prefix + _CHANNEL
+    shown = mask_url(url)
+    option = f"--redis {shown} " if ready.embedded is not None else ""
+    split = urlsplit(shown)
+    cli = f"redis-cli -p {split.port or 6379}" if split.hostname == "127.0.0.1" else f"redis-cli -u {shown}"
+    if split.scheme == "unix":
+        cli = f"redis-cli -s {split.path}"
+    return [
+        f"{_program()} pub {option}{_CHANNEL} '{_EVENT}'",
+        f"{cli} PUBLISH {channel} '{_EVENT}'",
+        "python3:  import redis",
+        f"          r = redis.Redis.from_url({shown!r})",
+        f"          r.publish({channel!r}, {_EVENT!r})",
+    ]
+
+
+def _program() -> str:
+    """This program as a person in the same folder would call it."""
+    if shutil.which("broker"):
+        return "broker"
+    path = os.path.relpath(sys.argv[0])
+    return path if not path.startswith("..") else sys.argv[0]

@@ -1,0 +1,87 @@
+"""`broker serve`: run the daemon until a signal ends it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from attrs import Attribute
+
+from broker.cli.banner import banner
+from broker.config.document import SETTINGS, bounds, flag, variable
+from broker.config.sections import meaning
+from broker.config.sources import Effective, load
+from broker.daemon import run_daemon
+from broker.cli.banner import banner
+from broker.errors import BrokerError
+from broker.log import open_log
+
+
+def _options(command: click.Command) -> click.Command:
+    """A flag for every setting, with the setting's own words as its help."""
+    for setting, attribute in SETTINGS.items():
+        command.params.append(_option(setting, attribute))
+    return command
+
+
+def _option(setting: str, attribute: Attribute[Any]) -> click.Option:
+    values = bounds(attribute)
+    words = [meaning(attribute)]
+    if values:
+        words.append(f"Takes {values}.")
+    default = attribute.default
+    if default not in ("", ()):
+        shown = ", ".join(default) if isinstance(default, tuple) else default
+        words.append(f"[{variable(setting)}; default {shown}]")
+    else:
+        words.append(f"[{variable(setting)}]")
+    return click.Option(
+        [flag(setting), setting.replace(".", "__")],
+        help=" ".join(words),
+        multiple=isinstance(default, tuple),
+        metavar="VALUE",
+    )
+
+
+@_options
+@click.command("serve")
+@click.option(
+    "--config",
+    "file",
+    type=click.Path(path_type=Path),
+    envvar="BROKER_CONFIG",
+    help="A TOML file of settings; conf/broker.toml explains every one. [BROKER_CONFIG]",
+)
+@click.option("--dev", is_flag=True, help="Publish demo events, and let pages of this machine read the answers.")
+def command(file: Path | None, dev: bool, **flags: Any) -> None:
+    """Run the daemon.
+
+    Settings come from these flags, then the environment, then the file, then the defaults.
+    SIGTERM or Ctrl-C drains and ends it; a second one ends it at once.
+    """
+    import trio
+
+    effective = load(
+        flags={setting: flags[setting.replace(".", "__")] for setting in SETTINGS}, environ=os.environ, file=file
+    )
+    open_log(effective.config.log)
+    try:
+        trio.run(_run, effective, dev)
+    except* BrokerError as group:
+        for line in _messages(group):
+            click.echo(f"broker: {line}", err=True)
+        sys.exit(1)
+
+
+async def _run(effective: Effective, dev: bool) -> None:
+    await run_daemon(effective, dev=dev, on_ready=lambda ready: click.echo(banner(ready, dev=dev)))
+
+
+def _messages(group: BaseExceptionGroup[BrokerError]) -> list[str]:
+    lines: list[str] = []
+    for error in group.exceptions:
+        lines += _messages(error) if isinstance(error, BaseExceptionGroup) else str(error).splitlines()
+    return lines

@@ -1,0 +1,203 @@
+"""A client: one connection that receives events, one nursery, one task while all is well.
+
+The task reads; the same wait carries the heartbeat, as the deadline of its cancel scope. A second
+task, the outbox's writer, runs only while the kernel does not take what is sent. Whoever wants the
+client gone calls `end`, which never waits: the client then says goodbye by itself, under a deadline,
+and leaves the hub before its socket closes.
+
+Laws: nothing but this task closes the socket; every client has one ending, the first that was named.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+import trio
+from attrs import Factory, define, field, frozen
+
+from broker.config.sections import Clients
+from broker.ending import INTERNAL_ERROR, LEFT, OUTBOX_FULL, OUTBOX_STALE, VANISHED, Ending
+from broker.outbox import Outbox
+
+RECEIVE_BYTES = 16 * 1024
+
+log = structlog.get_logger(__name__)
+
+
+class Conversation(Protocol):
+    """What is said on one connection: the WebSocket or the SSE side of a client. Never waits."""
+
+    def opened(self) -> float:
+        """Say hello. Returns when `pulse` is due, in loop seconds."""
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes from the peer."""
+
+    def pulse(self, now: float) -> float:
+        """Send what is due. Returns when `pulse` is due again."""
+
+    def goodbye(self, ending: Ending) -> bytes:
+        """The last bytes to send; empty for none."""
+
+    @property
+    def awaits_peer(self) -> bool:
+        """Whether the peer still owes its half of the goodbye."""
+
+    @property
+    def channel_names(self) -> list[str]:
+        """The channels that the client is on."""
+
+    def closed(self) -> None:
+        """Leave every channel. Runs under cancellation too."""
+
+
+@frozen
+class ClientStatistics:
+    """A snapshot. Times are seconds since 1970; `last_event_at` is None before the first event."""
+
+    id: str
+    user_id: str | None
+    connected_at: float
+    events: int
+    last_event_at: float | None
+    queued_bytes: int
+    channels: tuple[str, ...]
+    alive: bool
+
+
+@define(eq=False)
+class Client:
+    """One connected client, until `run` returns.
+
+    Args:
+        socket: non-blocking; owned from here on.
+        transport: `websocket` or `sse`.
+    """
+
+    id: str
+    transport: str
+    user_id: str | None
+    _socket: socket.socket
+    _bounds: Clients
+    connected_at: float = Factory(time.time)
+    conversation: Conversation = field(init=False)
+    outbox: Outbox = field(init=False)
+    ending: Ending | None = field(init=False, default=None)
+    _scope: trio.CancelScope | None = field(init=False, default=None)
+
+    async def run(self, converse: Callable[[Client], Conversation]) -> Ending:
+        """Serve the client until it ends. Runs until then, or until cancelled.
+
+        Args:
+            converse: makes the conversation once the outbox is there.
+        """
+        abort = True
+        async with trio.open_nursery() as nursery:
+            self.outbox = Outbox(
+                self._socket,
+                nursery,
+                self.end,
+                self._bounds.outbox_max_bytes,
+                self._bounds.outbox_max_age_seconds,
+            )
+            try:
+                self.conversation = converse(self)
+                try:
+                    await self._read()
+                except Exception:
+                    log.exception("client failed", client=self.id)
+                    self.end(INTERNAL_ERROR)
+                abort = not await self._farewell()
+            finally:
+                # Before the nursery closes: a delivery may still want to start the writer in it.
+                self.outbox.close(abort=abort)
+                self.conversation.closed()
+            nursery.cancel_scope.cancel()
+        return self.ending or VANISHED
+
+    def end(self, ending: Ending) -> None:
+        """Ask the client to leave. The first ending stands. Synchronous; never waits."""
+        if self.ending is None:
+            self.ending = ending
+            if self._scope is not None:
+                self._scope.cancel()
+
+    def statistics(self) -> ClientStatistics:
+        last = None
+        if self.outbox.events:
+            last = time.time() - (trio.current_time() - self.outbox.last_event_at)
+        return ClientStatistics(
+            self.id,
+            self.user_id,
+            self.connected_at,
+            self.outbox.events,
+            last,
+            self.outbox.queued_bytes,
+            tuple(self.conversation.channel_names),
+            self.ending is None,
+        )
+
+    async def _read(self) -> None:
+        conversation, sock = self.conversation, self._socket
+        wake_at = conversation.opened()
+        while self.ending is None:
+            with trio.CancelScope(deadline=wake_at) as self._scope:
+                while self.ending is None:
+                    await trio.lowlevel.wait_readable(sock)
+                    try:
+                        data = sock.recv(RECEIVE_BYTES)
+                    except BlockingIOError:
+                        continue
+                    except OSError:
+                        data = b""
+                        self.end(VANISHED)
+                    if data:
+                        conversation.receive(data)
+                    else:
+                        self.end(LEFT)
+            now = trio.current_time()
+            if self.ending is None and now >= wake_at:
+                wake_at = conversation.pulse(now)
+
+    async def _farewell(self) -> bool:
+        """Say goodbye. Returns whether everything that was said was taken."""
+        assert self.ending is not None
+        slow = self.ending in (OUTBOX_FULL, OUTBOX_STALE)
+        try:
+            data = self.conversation.goodbye(self.ending)
+        except Exception:
+            log.exception("client failed", client=self.id)
+            return False
+        if self.ending is VANISHED:
+            return False
+        self.outbox.finish(data, drop_unsent=slow)
+        with trio.move_on_after(self._bounds.farewell_seconds):
+            await self.outbox.flush()
+            if data or self.ending is not LEFT:
+                await self._linger()
+        return not self.outbox.queued_bytes
+
+    async def _linger(self) -> None:
+        """Read what is still under way: closing before it is read would reset the peer before it has read us."""
+        half_closed = False
+        while True:
+            if not half_closed and not self.conversation.awaits_peer:
+                half_closed = True
+                try:
+                    self._socket.shutdown(socket.SHUT_WR)
+                except OSError:
+                    return
+            await trio.lowlevel.wait_readable(self._socket)
+            try:
+                data = self._socket.recv(RECEIVE_BYTES)
+            except BlockingIOError:
+                continue
+            except OSError:
+                return
+            if not data:
+                return
+            self.conversation.receive(data)

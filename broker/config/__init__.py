@@ -1,0 +1,1 @@
+"""Settings: `sections` defines them, `sources` reads them, `document` writes them down."""

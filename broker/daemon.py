@@ -1,0 +1,187 @@
+"""The daemon: everything is opened, wired, started and drained in this one file.
+
+Its life, outside in: listeners, the embedded server, the link to Redis, the connections, the doors.
+It ends inside out: the doors close; every client gets its goodbye; what is left after
+`drain_seconds` is cut off; then the link, then the embedded server. No task outlives its nursery.
+"""
+
+from __future__ import annotations
+
+import gc
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import attrs
+import structlog
+import trio
+from attrs import frozen
+
+from broker.census import Census
+from broker.clientele import Clientele
+from broker.config.address import Address
+from broker.config.sections import Channels, Config
+from broker.config.sources import Effective
+from broker.cors import LOOPBACK
+from broker.demo import publish_demo
+from broker.door import Door, Route
+from broker.ending import SHUTDOWN
+from broker.errors import ConfigError, Problem
+from broker.hub import Hub
+from broker.listening import name_of, open_listeners
+from broker.openfiles import connections_for, raise_open_file_limit
+from broker.sse import SseDoor
+from broker.stream import ROOT as STREAM_ROOT
+from broker.stream import EndedStreams
+from broker.upstream.embedded import EmbeddedServer, open_embedded
+from broker.upstream.link import Link
+from broker.web.server import WebServer
+from broker.websocket import WebSocketDoor
+
+log = structlog.get_logger(__name__)
+
+BUILT_IN_TYPES = frozenset(
+    {
+        "job_progress",
+        "video_render",
+        "ai_stream",
+        "campaign_metrics",
+        "ab_test_results",
+        "alerts",
+        "live_metrics",
+        "council_score",
+        "creative_evaluation",
+    }
+)
+
+
+@frozen
+class Ready:
+    """What the daemon tells once it serves.
+
+    Args:
+        addresses: what it listens on, as bound.
+        embedded: the server it brought along; None where Redis was configured.
+        redis_connected: whether Redis answered.
+    """
+
+    addresses: tuple[str, ...]
+    embedded: EmbeddedServer | None
+    redis_connected: bool
+    max_connections: int
+    config: Config
+
+
+async def run_daemon(effective: Effective, *, dev: bool, on_ready: Callable[[Ready], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. A second signal ends at once.
+
+    Raises:
+        ConfigError, ListenError, UpstreamError: it cannot start; the message says why.
+    """
+    config = effective.config
+    if dev:
+        config = _for_development(config)
+    max_connections = connections_for(raise_open_file_limit(), config.clients.max_connections)
+    with open_listeners(config.listen, effective.origins["listen.addresses"]) as listeners:
+        async with _open_upstream(config) as (config, embedded), trio.open_nursery() as life:
+            link = Link(config.redis, config.channels.message_max_bytes)
+            ended = EndedStreams(config.sse.ended_seconds)
+            hub = Hub(link, lambda name: ended.add(name, trio.current_time()))
+            clientele = Clientele()
+            served = _served_types(config.channels)
+            websockets = WebSocketDoor(
+                hub, clientele, config.clients, config.websocket, served, lambda: link.is_away
+            )
+            streams = SseDoor(hub, clientele, config.clients, config.sse, served, config.listen.cors_origins, ended)
+            web = WebServer(Census(hub, clientele), config.listen.cors_origins)
+            door = Door(
+                config.listen,
+                (
+                    Route("/ws", websockets.serve, exact=True),
+                    Route(STREAM_ROOT, streams.serve),
+                    Route("", web.serve),
+                ),
+                max_connections,
+            )
+            ready = trio.Event()
+            stopping = await life.start(_await_signals, life.cancel_scope, ready)
+            await life.start(link.serve, hub)
+            if dev:
+                life.start_soon(publish_demo, config.redis.url)
+            async with trio.open_nursery() as connections:
+                async with trio.open_nursery() as doors:
+                    for listener in listeners:
+                        await doors.start(door.serve, listener, connections)
+                    ready.set()
+                    on_ready(
+                        Ready(
+                            tuple(map(name_of, listeners)), embedded, not link.is_away, max_connections, config
+                        )
+                    )
+                    web.load()
+                    _settle_memory()
+                    await stopping.wait()
+                    log.info("stopping", clients=len(clientele), drain_seconds=config.daemon.drain_seconds)
+                    doors.cancel_scope.cancel()
+                door.dismiss_all()
+                clientele.end_all(SHUTDOWN)
+                connections.cancel_scope.deadline = trio.current_time() + config.daemon.drain_seconds
+            log.info("stopped", cut_off=clientele.statistics().endings.get("cancelled", 0))
+            life.cancel_scope.cancel()
+
+
+async def _await_signals(
+    life: trio.CancelScope,
+    ready: trio.Event,
+    task_status: trio.TaskStatus[trio.Event] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Set the event that `started` hands out at the first signal; end everything at the second, or before `ready`."""
+    stopping = trio.Event()
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started(stopping)
+        async for _ in signals:
+            if stopping.is_set() or not ready.is_set():
+                log.warning("ending at once")
+                life.cancel()
+            stopping.set()
+
+
+@asynccontextmanager
+async def _open_upstream(config: Config) -> AsyncIterator[tuple[Config, EmbeddedServer | None]]:
+    """The settings with a Redis URL in them: the configured one, or that of an embedded server."""
+    if config.redis.url:
+        yield config, None
+        return
+    if not all(Address.parse(text).is_loopback for text in config.listen.addresses):
+        raise ConfigError(
+            [
+                Problem(
+                    "redis.url",
+                    "no Redis is configured, and the embedded one is for loopback addresses only; "
+                    "set --redis, BROKER_REDIS_URL or REDIS_URL",
+                )
+            ]
+        )
+    async with open_embedded(config.embedded) as embedded:
+        yield attrs.evolve(config, redis=attrs.evolve(config.redis, url=embedded.url)), embedded
+
+
+def _for_development(config: Config) -> Config:
+    """`--dev`: pages served from this machine, at any port, may read what the daemon answers."""
+    if config.listen.cors_origins:
+        return config
+    return attrs.evolve(config, listen=attrs.evolve(config.listen, cors_origins=(LOOPBACK,)))
+
+
+def _served_types(section: Channels) -> frozenset[str] | None:
+    """The channel types that are served; None for all."""
+    if section.undeclared == "serve":
+        return None
+    return BUILT_IN_TYPES.union(section.declared)
+
+
+def _settle_memory() -> None:
+    """What is loaded by now stays: the collector need not walk it again, nor run for every few clients."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)

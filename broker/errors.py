@@ -1,0 +1,66 @@
+"""Every exception that the broker raises on purpose, as one tree.
+
+    BrokerError
+    ├── ChannelError        a channel name that the grammar refuses
+    ├── ConfigError         settings that cannot be used; carries every problem at once
+    ├── ListenError         an address that cannot be listened on
+    ├── UpstreamError       Redis cannot be used: refused, unreachable, or gone
+    │   └── UpstreamRefused     it answered, and said no: password, rights, database
+    └── SubscriberError     the subscriber library: what a reconnect cannot mend
+
+Each message says what was wrong and what to do; the command line prints it as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import frozen
+
+
+class BrokerError(Exception):
+    """The root of the tree. `str()` is one line that a person can act on."""
+
+
+class ChannelError(BrokerError):
+    """A channel that a client or a service named wrongly."""
+
+
+@frozen
+class Problem:
+    """One thing wrong with the settings.
+
+    Args:
+        where: the setting and its source, such as `broker.toml: clients.outbox_max_bytes`.
+        what: what is wrong with its value and what to write instead.
+    """
+
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
+class ConfigError(BrokerError):
+    """Settings that cannot be used. `problems` holds all of them, in the order of the file."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = tuple(problems)
+
+
+class ListenError(BrokerError):
+    """An address that cannot be listened on: taken, not ours, or not allowed."""
+
+
+class UpstreamError(BrokerError):
+    """Redis cannot be used right now. Trying again may help."""
+
+
+class UpstreamRefused(UpstreamError):
+    """Redis answered and refused: trying again with the same settings cannot help."""
+
+
+class SubscriberError(BrokerError):
+    """The daemon refused this subscriber; reconnecting cannot mend it."""

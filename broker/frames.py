@@ -1,0 +1,37 @@
+"""WebSocket frames as the server writes them: unmasked, so the same bytes serve every client.
+
+One message is one text frame, never fragmented. Source: RFC 6455, 5.2.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+
+_SHORT_HEADS = tuple(bytes((0x81, size)) for size in range(126))
+_pack_16 = struct.Struct("!BBH").pack
+_pack_64 = struct.Struct("!BBQ").pack
+
+PING = b"\x89\x00"
+
+
+def text_frame(payload: bytes) -> bytes:
+    """One text frame around `payload`, which must be UTF-8."""
+    return _head(len(payload)) + payload
+
+
+def text_frames(payloads: Iterable[bytes]) -> bytes:
+    """A text frame for each payload, joined in their order."""
+    parts: list[bytes] = []
+    for payload in payloads:
+        parts.append(_head(len(payload)))
+        parts.append(payload)
+    return b"".join(parts)
+
+
+def _head(size: int) -> bytes:
+    if size < 126:
+        return _SHORT_HEADS[size]
+    if size < 65536:
+        return _pack_16(0x81, 126, size)
+    return _pack_64(0x81, 127, size)

@@ -1,0 +1,186 @@
+"""Which channels the broker wants from Redis, and how far Redis has followed.
+
+Laws: a channel is live only when everything that was sent about it has been confirmed and the last
+of it was SUBSCRIBE, so what is published after "live" is not missed. A channel is let go a while
+after the last listener has gone, so a client that comes and goes causes no traffic. Redis answers
+in the order it was asked: one confirmation for each channel of a command, or one error for all.
+
+Synchronous; no I/O, no clock. Bounds: one entry for each channel that somebody wants or wanted
+within the linger. Source: Redis SUBSCRIBE, UNSUBSCRIBE (RESP2 push replies).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from attrs import Factory, define, frozen
+
+CHANNELS_PER_COMMAND = 500
+
+
+@frozen
+class Command:
+    """One SUBSCRIBE or UNSUBSCRIBE of up to `CHANNELS_PER_COMMAND` channels."""
+
+    verb: bytes
+    names: tuple[bytes, ...]
+
+
+@define(eq=False)
+class _Entry:
+    wanted: bool = True
+    asked: bool = False  # the last command sent was SUBSCRIBE
+    outstanding: int = 0  # commands sent and not yet confirmed
+    released_at: float = 0.0
+
+    @property
+    def live(self) -> bool:
+        return self.asked and not self.outstanding
+
+
+@define(eq=False)
+class Interest:
+    """The table of wanted channels. `linger_seconds` is how long an unwanted one is kept."""
+
+    linger_seconds: float
+    _entries: dict[bytes, _Entry] = Factory(dict)
+    _to_ask: dict[bytes, None] = Factory(dict)
+    _to_ask_alone: dict[bytes, None] = Factory(dict)  # a command of its own for each
+    _released: dict[bytes, None] = Factory(dict)  # in the order of their release
+    _sent: deque[dict[bytes, None]] = Factory(deque)  # the unconfirmed channels of each command sent
+
+    def want(self, name: bytes) -> bool:
+        """Note that somebody listens. Returns whether the channel is live already."""
+        entry = self._entries.get(name)
+        if entry is None:
+            entry = self._entries[name] = _Entry()
+            self._to_ask[name] = None
+        elif not entry.wanted:
+            entry.wanted = True
+            self._released.pop(name, None)
+            if not entry.asked:
+                self._to_ask[name] = None
+        return entry.live
+
+    def release(self, name: bytes, now: float) -> None:
+        """Note that nobody listens any more."""
+        entry = self._entries.get(name)
+        if entry is None or not entry.wanted:
+            return
+        entry.wanted = False
+        entry.released_at = now
+        self._to_ask.pop(name, None)
+        self._to_ask_alone.pop(name, None)
+        if entry.asked:
+            self._released[name] = None
+        else:
+            self._forget_if_done(name, entry)
+
+    def take_commands(self, now: float) -> list[Command]:
+        """What to send now; it counts as sent. Empty when there is nothing to say."""
+        commands = self._commands(b"SUBSCRIBE", self._to_ask, CHANNELS_PER_COMMAND)
+        commands += self._commands(b"SUBSCRIBE", self._to_ask_alone, 1)
+        self._to_ask = {}
+        self._to_ask_alone = {}
+        return commands + self._commands(b"UNSUBSCRIBE", self._take_due(now), CHANNELS_PER_COMMAND)
+
+    def next_release(self) -> float | None:
+        """When the next channel is to be let go; None for never."""
+        for name in self._released:
+            return self._entries[name].released_at + self.linger_seconds
+        return None
+
+    def confirmed(self, name: bytes) -> bool:
+        """Redis confirmed the oldest unconfirmed command for `name`. Returns whether it is live now."""
+        if self._sent:
+            head = self._sent[0]
+            head.pop(name, None)
+            if not head:
+                self._sent.popleft()
+        entry = self._entries.get(name)
+        if entry is None:
+            return False
+        entry.outstanding = max(0, entry.outstanding - 1)
+        self._forget_if_done(name, entry)
+        return entry.live
+
+    def refused(self) -> list[bytes]:
+        """Redis answered the oldest unconfirmed command with an error.
+
+        Returns:
+            The channel it refused; empty where the command had several: those are asked again one
+            by one, as Redis does not say which of them it meant.
+        """
+        if not self._sent:
+            return []
+        names = list(self._sent.popleft())
+        for name in names:
+            entry = self._entries[name]
+            entry.outstanding -= 1
+            entry.asked = False
+            self._released.pop(name, None)
+            if len(names) == 1:
+                del self._entries[name]
+            elif entry.wanted:
+                self._to_ask_alone[name] = None
+            else:
+                self._forget_if_done(name, entry)
+        return names if len(names) == 1 else []
+
+    def lost(self) -> None:
+        """The connection is gone, and with it everything that Redis had confirmed."""
+        self._sent.clear()
+        self._released.clear()
+        self._to_ask_alone.clear()
+        for name, entry in list(self._entries.items()):
+            if entry.wanted:
+                entry.asked = False
+                entry.outstanding = 0
+                self._to_ask[name] = None
+            else:
+                del self._entries[name]
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a command is unconfirmed."""
+        return bool(self._sent)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether Redis has confirmed everything that is wanted."""
+        return not (self._sent or self._to_ask or self._to_ask_alone)
+
+    def live_count(self) -> int:
+        """How many channels Redis delivers now."""
+        return sum(entry.live for entry in self._entries.values())
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def _commands(self, verb: bytes, names: Iterable[bytes], most: int) -> list[Command]:
+        listed = list(names)
+        commands = []
+        for start in range(0, len(listed), most):
+            part = listed[start : start + most]
+            for name in part:
+                entry = self._entries[name]
+                entry.asked = verb == b"SUBSCRIBE"
+                entry.outstanding += 1
+            self._sent.append(dict.fromkeys(part))
+            commands.append(Command(verb, tuple(part)))
+        return commands
+
+    def _take_due(self, now: float) -> list[bytes]:
+        due = []
+        for name in self._released:
+            if self._entries[name].released_at + self.linger_seconds > now:
+                break
+            due.append(name)
+        for name in due:
+            del self._released[name]
+        return due
+
+    def _forget_if_done(self, name: bytes, entry: _Entry) -> None:
+        if not entry.wanted and not entry.asked and not entry.outstanding:
+            del self._entries[name]

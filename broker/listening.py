@@ -1,0 +1,127 @@
+"""The sockets that the daemon listens on: opened before anything else, so that a taken port is told at once.
+
+Ownership: whoever opens closes; a unix socket's file goes with it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from broker.config.address import Address
+from broker.config.sections import Listen
+from broker.errors import ListenError
+
+
+@contextmanager
+def open_listeners(section: Listen, origin: str) -> Iterator[list[socket.socket]]:
+    """Listen on every address of the section; a name may stand for several.
+
+    Args:
+        origin: where the addresses were set, for error messages.
+
+    Raises:
+        ListenError: an address is taken, not this machine's, or not allowed.
+    """
+    with ExitStack() as stack:
+        listeners = []
+        for text in section.addresses:
+            address = Address.parse(text)
+            for opened in _open(address, section.backlog, origin, stack):
+                stack.callback(opened.close)
+                listeners.append(opened)
+        yield listeners
+
+
+def name_of(listener: socket.socket) -> str:
+    """The address that a listener is bound to, as the settings write it."""
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{listener.getsockname()}"
+    host, port = listener.getsockname()[:2]
+    return str(Address(host=host, port=port))
+
+
+def _open(address: Address, backlog: int, origin: str, stack: ExitStack) -> list[socket.socket]:
+    try:
+        if address.path:
+            opened = [_open_unix(address.path, stack)]
+        else:
+            opened = _open_tcp(address)
+        for listener in opened:
+            listener.setblocking(False)
+            listener.listen(backlog)
+    except OSError as error:
+        raise ListenError(f"cannot listen on {address} (set by {origin}): {_advice(error)}") from error
+    return opened
+
+
+def _open_tcp(address: Address) -> list[socket.socket]:
+    found = socket.getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_ADDRCONFIG
+    )
+    opened: list[socket.socket] = []
+    for family, kind, protocol, _, where in dict.fromkeys(found):
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind(where)
+        except OSError:
+            for other in [listener, *opened]:
+                other.close()
+            raise
+        opened.append(listener)
+    return opened
+
+
+def _open_unix(path: str, stack: ExitStack) -> socket.socket:
+    _remove_if_stale(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(path)
+    except OSError:
+        listener.close()
+        raise
+    stack.callback(_unlink, path, os.stat(path).st_ino)
+    return listener
+
+
+def _remove_if_stale(path: str) -> None:
+    """Remove the socket file of a daemon that was killed; one that answers is in use."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise OSError(errno.EEXIST, "there is a file of that name that is no socket")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+    raise OSError(errno.EADDRINUSE, "in use")
+
+
+def _unlink(path: str, inode: int) -> None:
+    try:
+        if os.stat(path).st_ino == inode:
+            os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def _advice(error: OSError) -> str:
+    if isinstance(error, socket.gaierror):
+        return "no address of that name; write an IP address or a name that this machine resolves"
+    if error.errno == errno.EADDRINUSE:
+        return "another program listens there; stop it, or choose another address with --listen"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine has no such address; choose another with --listen"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "not allowed; choose a port above 1023 or a folder that this user may write to, with --listen"
+    return f"{error.strerror or error}; choose another address with --listen"

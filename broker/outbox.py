@@ -1,0 +1,196 @@
+"""The outbox: everything that goes to one client's socket, in order and bounded.
+
+Write now, queue only the rest. While the queue is empty, bytes go straight to the kernel from
+whoever delivers them; what the kernel does not take is queued, and only then does a writer task run
+in the client's nursery. Bytes are shared between clients, never copied for one.
+
+Laws: `deliver` never waits and never raises. Bounded in bytes (`max_bytes`, or a single batch where
+that alone is larger) and in the age of the oldest byte; over either bound `on_trouble` is told the
+ending, once, and nothing more is queued. The outbox owns the descriptor from `open` to `close`:
+closed means that no late delivery can reach a reused number.
+
+Concurrency: everything but `flush` and the writer is synchronous; one trio thread.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+from collections import deque
+from collections.abc import Callable
+
+import trio
+from attrs import define, field
+
+from broker.ending import OUTBOX_FULL, OUTBOX_STALE, VANISHED, Ending
+
+_write = os.write
+_BUFFERS_PER_WRITE = 64
+
+
+@define(eq=False)
+class Outbox:
+    """Bytes to one non-blocking socket.
+
+    Args:
+        socket: the client's; closed by `close`.
+        nursery: where the writer runs while there is a queue.
+        on_trouble: told why the client must go. Called from within `deliver`; must not deliver.
+    """
+
+    _socket: socket.socket
+    _nursery: trio.Nursery
+    _on_trouble: Callable[[Ending], None]
+    _max_bytes: int
+    _max_age_seconds: float
+    _fd: int = field(init=False)
+    _queue: deque[tuple[float, bytes | memoryview]] | None = field(init=False, default=None)
+    _emptied: trio.Event | None = field(init=False, default=None)
+    _finished: bool = field(init=False, default=False)
+    queued_bytes: int = field(init=False, default=0)
+    events: int = field(init=False, default=0)
+    last_event_at: float = field(init=False, default=0.0)
+
+    def __attrs_post_init__(self) -> None:
+        self._fd = self._socket.fileno()
+
+    def deliver(self, data: bytes, events: int, now: float) -> None:
+        """Send `data`, which holds `events` events. Never waits, raises nothing.
+
+        Args:
+            now: the time of the loop, in seconds; the age of what is queued counts from it.
+        """
+        self.events += events
+        self.last_event_at = now
+        self.send(data, now)
+
+    def send(self, data: bytes, now: float) -> None:
+        """Send what is no event: greetings, answers, heartbeats. Never waits, raises nothing."""
+        if self._queue is not None:
+            self._enqueue(data, now)
+            return
+        try:
+            written = _write(self._fd, data)
+        except BlockingIOError:
+            written = 0
+        except OSError:
+            self._trouble(VANISHED)
+            return
+        if written != len(data):
+            self._begin_queue(data, written, now)
+
+    def finish(self, data: bytes, *, drop_unsent: bool) -> None:
+        """Send the last words; what is delivered later is ignored.
+
+        Args:
+            drop_unsent: forget what is queued, except what the wire has half of, so that a client
+                that is too slow for its queue still has a chance to read why it must go.
+        """
+        now = trio.current_time()
+        if drop_unsent and self._queue:
+            then, head = self._queue.popleft()
+            self._queue.clear()
+            # A memoryview is the rest of something begun; whole bytes can go without tearing a frame.
+            if isinstance(head, memoryview):
+                self._queue.append((then, head))
+        if self._queue is not None:
+            self._queue.append((now, data))
+            self.queued_bytes = sum(len(part) for _, part in self._queue)
+        elif data and not self._finished:
+            self.send(data, now)
+        if self._queue is None:
+            # Later deliveries are queued behind the end, where nothing is taken.
+            self._queue = deque()
+        self._finished = True
+
+    async def flush(self) -> None:
+        """Wait until the kernel has everything. The caller bounds the wait."""
+        if self._queue:
+            self._emptied = trio.Event()
+            await self._emptied.wait()
+
+    def close(self, *, abort: bool = False) -> None:
+        """Close the socket; later deliveries go nowhere. Safe to call again.
+
+        Args:
+            abort: reset the connection, so that the kernel keeps nothing for a reader who is gone.
+        """
+        if self._fd < 0:
+            return
+        self._fd = -1
+        self._queue = deque()
+        self._finished = True
+        self.queued_bytes = 0
+        close_socket(self._socket, abort=abort)
+
+    def _begin_queue(self, data: bytes, written: int, now: float) -> None:
+        rest = memoryview(data)[written:] if written else data
+        self._queue = deque(((now, rest),))
+        self.queued_bytes = len(rest)
+        self._nursery.start_soon(self._write_queue)
+
+    def _enqueue(self, data: bytes, now: float) -> None:
+        if self._finished:
+            return
+        if self.queued_bytes + len(data) > self._max_bytes:
+            self._trouble(OUTBOX_FULL)
+            return
+        assert self._queue is not None
+        self._queue.append((now, data))
+        self.queued_bytes += len(data)
+
+    def _trouble(self, ending: Ending) -> None:
+        if self._finished:
+            return
+        self._finished = True
+        if self._queue is None:
+            self._queue = deque()
+        self._on_trouble(ending)
+
+    async def _write_queue(self) -> None:
+        """Run until the queue is empty or the connection is no use any more."""
+        while self._queue:
+            oldest, _ = self._queue[0]
+            deadline = math.inf if self._finished else oldest + self._max_age_seconds
+            with trio.move_on_at(deadline) as waiting:
+                await trio.lowlevel.wait_writable(self._fd)
+            if waiting.cancelled_caught:
+                self._trouble(OUTBOX_STALE)
+                continue
+            try:
+                self._write_some()
+            except BlockingIOError:
+                continue
+            except OSError:
+                self._queue.clear()
+                self._trouble(VANISHED)
+        if not self._finished:
+            self._queue = None
+        if self._emptied is not None:
+            self._emptied.set()
+
+    def _write_some(self) -> None:
+        assert self._queue is not None
+        buffers = [data for _, data in list(self._queue)[:_BUFFERS_PER_WRITE]]
+        written = os.writev(self._fd, buffers)
+        self.queued_bytes -= written
+        while written:
+            then, data = self._queue.popleft()
+            if written < len(data):
+                self._queue.appendleft((then, memoryview(data)[written:]))
+                return
+            written -= len(data)
+
+
+def close_socket(sock: socket.socket, *, abort: bool = False) -> None:
+    """Close a socket that trio may be waiting on. Synchronous; raises nothing."""
+    if sock.fileno() < 0:
+        return
+    trio.lowlevel.notify_closing(sock)
+    if abort:
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        except OSError:
+            pass
+    sock.close()

@@ -1,0 +1,124 @@
+"""The SSE endpoints: which channels a request path names, and which streams have an end.
+
+Synchronous; no I/O. Source: the wire contract, "Base: SSE".
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import msgspec
+from attrs import Factory, define, frozen
+
+from broker.channel import Channel
+from broker.errors import ChannelError
+from broker.request import Request, RequestRefused
+
+ROOT = "/api/stream"
+
+# The endpoints of one channel each, and the type of that channel.
+_TYPE_OF_ENDPOINT = {
+    "render-progress": "video_render",
+    "campaign-metrics": "campaign_metrics",
+    "ab-test-results": "ab_test_results",
+}
+_FINITE_ENDPOINTS = frozenset({"render-progress"})
+_ENDED_MAX = 10_000
+
+
+@frozen
+class Stream:
+    """What one request asks for. `finite`: the stream ends with its last event."""
+
+    channels: tuple[Channel, ...]
+    finite: bool
+
+
+def stream_of(request: Request, served: frozenset[str] | None, channels_max: int) -> Stream:
+    """The stream that a request names.
+
+    Raises:
+        RequestRefused: no such endpoint, or channels that cannot be served.
+    """
+    path = request.path
+    try:
+        if path == ROOT:
+            stream = Stream(_channels_of(request, channels_max), False)
+        else:
+            stream = _endpoint(path)
+    except ChannelError as bad:
+        raise RequestRefused(
+            400, str(bad), "Name channels as type, type:id or type:id:userId, percent-encoded where needed."
+        ) from None
+    for channel in stream.channels:
+        if served is not None and channel.type not in served:
+            raise RequestRefused(
+                404,
+                f"channel type {channel.type} is not served here",
+                "Declare it in channels.declared, or set channels.undeclared to serve.",
+            )
+    return stream
+
+
+def _channels_of(request: Request, channels_max: int) -> tuple[Channel, ...]:
+    named = {
+        channel.name: channel
+        for channel in (Channel.from_name(value) for key, value in request.query() if key == "channel")
+    }
+    if not named:
+        raise RequestRefused(
+            400, "Missing required parameters: channel", f"Ask for {ROOT}?channel=job_progress:42, repeated for more."
+        )
+    if len(named) > channels_max:
+        raise RequestRefused(400, f"{len(named)} channels; at most {channels_max}", "Open another stream for the rest.")
+    return tuple(named.values())
+
+
+def _endpoint(path: str) -> Stream:
+    endpoint, _, id = path.removeprefix(ROOT).lstrip("/").partition("/")
+    type = _TYPE_OF_ENDPOINT.get(endpoint)
+    if type is None or not id:
+        raise RequestRefused(
+            404,
+            f"no stream at {ascii(path[:200])}",
+            "Streams: " + ", ".join(f"{ROOT}/{name}/<id>" for name in _TYPE_OF_ENDPOINT) + f", {ROOT}?channel=<name>.",
+        )
+    return Stream((Channel.from_name(f"{type}:{id}"),), endpoint in _FINITE_ENDPOINTS)
+
+
+def last_index(payloads: Sequence[bytes]) -> int | None:
+    """Which payload ends a render's stream: the first whose stage is `complete`."""
+    for index, payload in enumerate(payloads):
+        if b'"complete"' in payload and _stage_of(payload) == "complete":
+            return index
+    return None
+
+
+def _stage_of(payload: bytes) -> object:
+    try:
+        event = msgspec.json.decode(payload)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return event.get("stage") if isinstance(event, dict) else None
+
+
+@define(eq=False)
+class EndedStreams:
+    """Channels whose stream has ended a short while ago: a browser that reconnects is told to stop.
+
+    Bounds: `seconds`, and 10 000 channels; the oldest are forgotten first.
+    """
+
+    seconds: float
+    _ended: OrderedDict[bytes, float] = Factory(OrderedDict)
+
+    def add(self, name: bytes, now: float) -> None:
+        self._ended[name] = now
+        self._ended.move_to_end(name)
+        if len(self._ended) > _ENDED_MAX:
+            self._ended.popitem(last=False)
+
+    def has(self, name: bytes, now: float) -> bool:
+        ended_at = self._ended.get(name)
+        return ended_at is not None and now - ended_at < self.seconds

@@ -1,0 +1,172 @@
+"""One connection to Redis: redis-py opens it, trio reads and writes it, hiredis parses it.
+
+redis-py knows URLs, TLS, ACL users, unix sockets and says readable things when they fail, but it
+blocks; so it connects in a worker thread and hands its socket over. RESP2, so that pushes are plain
+arrays.
+
+Raises UpstreamRefused where Redis says no, UpstreamError where it cannot be reached or is gone.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+from collections.abc import Iterator
+from typing import Any
+
+import hiredis
+import redis
+import trio
+from attrs import define, field
+
+from broker.config.secret import mask_url
+from broker.config.sections import Redis
+from broker.errors import UpstreamError, UpstreamRefused
+from broker.outbox import close_socket
+
+READ_BYTES = 64 * 1024
+
+
+def socket_of(connection: Any) -> socket.socket:
+    """The connected socket inside a redis-py connection: private there, so read in this one place."""
+    sock = connection._sock
+    if not isinstance(sock, socket.socket):
+        raise UpstreamError(f"this version of redis-py ({redis.__version__}) keeps its socket elsewhere")
+    return sock
+
+
+def _connect(section: Redis) -> Any:
+    """Blocks. A connected redis-py connection that Redis has answered a PING on."""
+    shown = mask_url(section.url)
+    try:
+        pool = redis.ConnectionPool.from_url(
+            section.url,
+            protocol=2,
+            socket_connect_timeout=section.connect_seconds,
+            socket_timeout=section.connect_seconds,
+            retry=None,
+        )
+        connection: Any = pool.make_connection()
+        try:
+            connection.connect()
+            connection.send_command("PING")
+            connection.read_response()
+        except BaseException:
+            connection.disconnect()
+            raise
+    except redis.exceptions.BusyLoadingError as error:
+        raise UpstreamError(f"Redis at {shown} is loading its data: {error}") from error
+    except (
+        redis.exceptions.AuthenticationError,
+        redis.exceptions.AuthenticationWrongNumberOfArgsError,
+        redis.exceptions.AuthorizationError,
+        redis.exceptions.NoPermissionError,
+        redis.exceptions.ResponseError,
+    ) as error:
+        raise UpstreamRefused(
+            f"Redis at {shown} refused the connection: {error}; check the user, password and database in its URL"
+        ) from error
+    except (redis.exceptions.RedisError, OSError) as error:
+        if isinstance(error.__cause__, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise UpstreamRefused(f"Redis at {shown} has a certificate that is not trusted: {error}") from error
+        raise UpstreamError(f"Redis at {shown} cannot be reached: {error}") from error
+    except ValueError as error:
+        raise UpstreamRefused(f"the Redis URL {shown} cannot be used: {error}") from error
+    return connection
+
+
+@define(eq=False)
+class RedisConnection:
+    """An open connection. `close` is synchronous and may be called again."""
+
+    _owner: Any = field(repr=False)
+    _socket: socket.socket
+    _reader: Any = field(repr=False)
+    last_read_at: float
+
+    @classmethod
+    async def open(cls, section: Redis) -> RedisConnection:
+        """Connect within `connect_seconds` for each step; cancelling does not wait for the thread."""
+        abandoned = False
+
+        def connect() -> Any:
+            connection = _connect(section)
+            if abandoned:
+                connection.disconnect()
+            return connection
+
+        try:
+            owner = await trio.to_thread.run_sync(connect, abandon_on_cancel=True)
+        except trio.Cancelled:
+            abandoned = True
+            raise
+        sock = socket_of(owner)
+        sock.setblocking(False)
+        return cls(owner, sock, hiredis.Reader(), trio.current_time())
+
+    async def read(self) -> Iterator[Any]:
+        """Wait for bytes; then every whole reply in them.
+
+        Raises:
+            UpstreamError: the connection is gone, or what arrived is not RESP.
+        """
+        while True:
+            # TLS may hold bytes that the descriptor no longer shows; whichever way, others get their turn.
+            if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+                await trio.lowlevel.checkpoint()
+            else:
+                await trio.lowlevel.wait_readable(self._socket)
+            try:
+                data = self._socket.recv(READ_BYTES)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                continue
+            except ssl.SSLWantWriteError:
+                await trio.lowlevel.wait_writable(self._socket)
+                continue
+            except OSError as error:
+                raise UpstreamError(f"the Redis connection broke: {error}") from error
+            if not data:
+                raise UpstreamError("Redis closed the connection")
+            self.last_read_at = trio.current_time()
+            self._reader.feed(data)
+            return self._replies()
+
+    def has_unread(self) -> bool:
+        """Whether bytes wait to be read: then it is us who are late, not Redis. Synchronous."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0))
+
+    async def write(self, data: bytes) -> None:
+        """Write all of `data`. Cancelled half way, the connection must be closed."""
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self._socket.send(view) :]
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                await trio.lowlevel.wait_writable(self._socket)
+            except ssl.SSLWantReadError:
+                await trio.lowlevel.wait_readable(self._socket)
+            except OSError as error:
+                raise UpstreamError(f"the Redis connection broke: {error}") from error
+
+    def close(self) -> None:
+        close_socket(self._socket)
+        self._owner.disconnect()
+
+    def _replies(self) -> Iterator[Any]:
+        gets = self._reader.gets
+        try:
+            while (reply := gets()) is not False:
+                yield reply
+        except hiredis.ProtocolError as error:
+            raise UpstreamError(f"Redis sent what is not RESP: {error}") from error
+
+
+def pack(verb: bytes, *arguments: bytes) -> bytes:
+    """One command in RESP."""
+    parts = [b"*%d\r\n$%d\r\n%b\r\n" % (len(arguments) + 1, len(verb), verb)]
+    for argument in arguments:
+        parts.append(b"$%d\r\n%b\r\n" % (len(argument), argument))
+    return b"".join(parts)

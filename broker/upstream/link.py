@@ -1,0 +1,236 @@
+"""The link: one Redis connection that listens for all channels, and comes back when it breaks.
+
+Three tasks serve a connection: one reads and dispatches, one writes SUBSCRIBE, UNSUBSCRIBE and PING,
+one watches the time. A frozen Redis answers nothing and closes nothing, so a PING of ours has a
+deadline. When the connection is gone everything is subscribed anew, and the time in between is an
+outage: what was published meanwhile did not reach us, and is told, not hidden.
+
+Laws: whatever waits never waits in the read loop. A channel is told `opened` before any message that
+was published after Redis confirmed it.
+Bounds: a reconnect waits a random time up to a bound that doubles from `backoff_min_seconds` to
+`backoff_max_seconds`.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+import structlog
+import trio
+from attrs import Factory, define, field
+
+from broker.config.secret import mask_url
+from broker.config.sections import Redis
+from broker.errors import UpstreamError, UpstreamRefused
+from broker.hub import Hub, Outage, UpstreamStatistics
+from broker.interest import Interest
+from broker.message import refusal
+from broker.upstream.connection import RedisConnection, pack
+from broker.upstream.gathering import Gathering
+from broker.upstream.refusals import Refusals
+
+OUTAGES_KEPT = 100
+
+log = structlog.get_logger(__name__)
+
+
+@define(eq=False)
+class Link:
+    """The broker's ear in Redis.
+
+    Args:
+        message_max_bytes: the largest message that is taken.
+    """
+
+    _section: Redis
+    _message_max_bytes: int
+    _interest: Interest = field(init=False)
+    _refusals: Refusals = Factory(Refusals)
+    _due: trio.Event = Factory(trio.Event)
+    _ping_due: bool = False
+    _connected: bool = False
+    _away_since: float | None = Factory(time.time)
+    _messages: int = 0
+    _outage_count: int = 0
+    _outages: deque[Outage] = Factory(lambda: deque(maxlen=OUTAGES_KEPT))
+    _prefix: bytes = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._interest = Interest(self._section.unsubscribe_after_seconds)
+        self._prefix = self._section.channel_prefix.encode()
+
+    def want(self, name: bytes) -> bool:
+        """Listen to a channel. Returns whether Redis delivers it already. Synchronous."""
+        self._due.set()
+        return self._interest.want(self._prefix + name)
+
+    def release(self, name: bytes) -> None:
+        """Stop listening to a channel, a while from now. Synchronous."""
+        self._due.set()
+        self._interest.release(self._prefix + name, trio.current_time())
+
+    @property
+    def is_away(self) -> bool:
+        return self._away_since is not None
+
+    async def serve(self, hub: Hub, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Listen and dispatch. Runs until cancelled; ready after the first attempt to connect.
+
+        Raises:
+            UpstreamRefused: Redis refused the first connection; trying again would not help.
+        """
+        shown = mask_url(self._section.url)
+        attempts = 0
+        started = False
+        while True:
+            try:
+                connection = await RedisConnection.open(self._section)
+            except UpstreamError as error:
+                if isinstance(error, UpstreamRefused) and not started:
+                    raise
+                if attempts == 0:
+                    log.warning("waiting for Redis", redis=shown, why=str(error))
+            else:
+                attempts = 0
+                ready, started = None if started else task_status, True
+                try:
+                    await self._listen(connection, hub, ready)
+                except* UpstreamError as group:
+                    self._lose(connection, hub, group)
+                finally:
+                    connection.close()
+            if not started:
+                started = True
+                task_status.started()
+            await trio.sleep(self._backoff_seconds(attempts))
+            attempts += 1
+
+    def statistics(self) -> UpstreamStatistics:
+        return UpstreamStatistics(
+            not self.is_away,
+            self._interest.live_count(),
+            self._messages,
+            self._refusals.counts(),
+            self._outage_count,
+            self._outages[-1] if self._outages else None,
+            self._away_since,
+        )
+
+    def _backoff_seconds(self, attempts: int) -> float:
+        most = min(self._section.backoff_max_seconds, self._section.backoff_min_seconds * 2 ** min(attempts, 20))
+        return random.uniform(0, most)
+
+    async def _listen(
+        self, connection: RedisConnection, hub: Hub, task_status: trio.TaskStatus[None] | None
+    ) -> None:
+        async with trio.open_nursery() as nursery:
+            self._connected = True
+            self._settle_if_complete()
+            log.info("Redis connected", redis=mask_url(self._section.url), channels=len(self._interest))
+            nursery.start_soon(self._write, connection)
+            nursery.start_soon(self._watch, connection)
+            if task_status is not None:
+                task_status.started()
+            await self._read(connection, hub)
+
+    def _lose(self, connection: RedisConnection, hub: Hub, group: BaseExceptionGroup[UpstreamError]) -> None:
+        self._connected = False
+        if self._away_since is None:
+            self._away_since = time.time() - (trio.current_time() - connection.last_read_at)
+            self._outage_count += 1
+        self._interest.lost()
+        hub.lost()
+        log.warning("Redis connection lost", why="; ".join(map(str, group.exceptions)), channels=len(self._interest))
+
+    def _settle_if_complete(self) -> None:
+        """End the outage once Redis has confirmed every channel that is wanted."""
+        if self._away_since is None or not self._connected or not self._interest.is_settled:
+            return
+        outage = Outage(self._away_since, time.time())
+        self._away_since = None
+        if self._outage_count:
+            self._outages.append(outage)
+            log.warning(
+                "Redis is back; what was published meanwhile was missed",
+                away_seconds=round(outage.ended_at - outage.begun_at, 3),
+                channels=len(self._interest),
+            )
+
+    async def _read(self, connection: RedisConnection, hub: Hub) -> None:
+        gathering = Gathering()
+        while True:
+            replies = await connection.read()
+            before = self._messages
+            self._take(replies, hub, trio.current_time())
+            pause = gathering.pause_seconds(self._messages - before, trio.current_time())
+            if pause:
+                await trio.sleep(pause)
+
+    def _take(self, replies: Iterable[Any], hub: Hub, now: float) -> None:
+        """Dispatch what one read brought. The hot path of every message."""
+        batch: dict[bytes, list[bytes]] = {}
+        skip, most = len(self._prefix), self._message_max_bytes
+        for reply in replies:
+            if type(reply) is not list or reply[0] != b"message":
+                hub.dispatch(batch, now)
+                batch = {}
+                self._take_answer(reply, hub)
+                continue
+            self._messages += 1
+            name, payload = reply[1][skip:], reply[2]
+            reason = refusal(payload, most)
+            if reason is not None:
+                self._refusals.add(reason, name, payload, now)
+            elif name in batch:
+                batch[name].append(payload)
+            else:
+                batch[name] = [payload]
+        hub.dispatch(batch, now)
+
+    def _take_answer(self, reply: Any, hub: Hub) -> None:
+        if isinstance(reply, Exception):
+            self._take_error(str(reply), hub)
+        elif type(reply) is list and reply[0] in (b"subscribe", b"unsubscribe"):
+            if self._interest.confirmed(reply[1]):
+                hub.opened(reply[1][len(self._prefix) :])
+            self._settle_if_complete()
+
+    def _take_error(self, why: str, hub: Hub) -> None:
+        if not self._interest.is_waiting:
+            raise UpstreamError(f"Redis answered with an error: {why}")
+        for name in self._interest.refused():
+            log.warning("Redis refused a channel", channel=name.decode("utf-8", "backslashreplace"), why=why)
+            hub.refused(name[len(self._prefix) :], why)
+        self._due.set()
+        self._settle_if_complete()
+
+    async def _write(self, connection: RedisConnection) -> None:
+        while True:
+            self._due = trio.Event()
+            commands = self._interest.take_commands(trio.current_time())
+            data = b"".join(pack(command.verb, *command.names) for command in commands)
+            if self._ping_due:
+                self._ping_due = False
+                data += pack(b"PING")
+            if data:
+                await connection.write(data)
+            release_at = self._interest.next_release()
+            with trio.move_on_at(float("inf") if release_at is None else release_at):
+                await self._due.wait()
+
+    async def _watch(self, connection: RedisConnection) -> None:
+        """Ask for a sign of life from a Redis that is quiet, and give it up when there is none."""
+        while True:
+            quiet_from = connection.last_read_at
+            await trio.sleep_until(quiet_from + self._section.ping_seconds)
+            if connection.last_read_at != quiet_from:
+                continue
+            self._ping_due = True
+            self._due.set()
+            await trio.sleep(self._section.ping_timeout_seconds)
+            if connection.last_read_at == quiet_from and not connection.has_unread():
+                raise UpstreamError(f"Redis did not answer PING within {self._section.ping_timeout_seconds:g} s")

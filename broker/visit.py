@@ -1,0 +1,158 @@
+"""A visit: one accepted connection until it is known what it wants, and between requests after that.
+
+Every read and write has a deadline. Concurrency: one task reads, the same task writes.
+"""
+
+from __future__ import annotations
+
+import socket
+
+import trio
+from attrs import define, field
+
+from broker.config.sections import Listen
+from broker.outbox import close_socket
+from broker.request import EndOfBody, Request, RequestReader, RequestRefused
+
+RECEIVE_BYTES = 64 * 1024
+LINGER_SECONDS = 1.0
+LINGER_BYTES = 1024 * 1024
+
+
+class VisitorLeft(Exception):
+    """The peer closed or reset the connection, or was silent between requests."""
+
+
+@define(eq=False)
+class Visit:
+    """A connection and the requests on it.
+
+    Args:
+        socket: non-blocking; owned by the door, unless `hand_over` was called.
+        opened_at: when it was accepted, in loop seconds; its first head is due from then.
+    """
+
+    socket: socket.socket
+    bounds: Listen
+    opened_at: float
+    _reader: RequestReader = field(init=False)
+    _served: bool = field(init=False, default=False)
+    _waiting: trio.CancelScope | None = field(init=False, default=None)
+    _dismissed: bool = field(init=False, default=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._reader = RequestReader(self.bounds.head_max_bytes)
+
+    async def read_request(self) -> Request:
+        """Wait for the next request's head.
+
+        Raises:
+            VisitorLeft: there is none: the peer left, rested too long, or was dismissed.
+            RequestRefused: it is malformed, too large or too slow.
+        """
+        deadline = self.opened_at + self.bounds.head_seconds
+        resting = self._served
+        if resting:
+            self._reader.next_request()
+            resting = self._reader.at_start
+            deadline = trio.current_time() + (self.bounds.idle_seconds if resting else self.bounds.head_seconds)
+        self._served = True
+        with trio.CancelScope(deadline=deadline) as self._waiting:
+            while True:
+                request = self._reader.next_head()
+                if request is not None:
+                    return request
+                self._reader.feed(await self._receive())
+                if resting:
+                    resting = False
+                    self._waiting.deadline = trio.current_time() + self.bounds.head_seconds
+        if resting or self._dismissed:
+            raise VisitorLeft
+        raise RequestRefused(
+            408, f"the request head took longer than {self.bounds.head_seconds:g} s", "Send the whole head at once."
+        )
+
+    def dismiss(self) -> None:
+        """End a visit that has asked for nothing yet. Synchronous; a request that is being served is not touched."""
+        self._dismissed = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    async def read_body(self, request: Request) -> bytes:
+        """The request's whole body.
+
+        Raises:
+            VisitorLeft: the peer left half way.
+            RequestRefused: it is malformed, too large or too slow.
+        """
+        most = self.bounds.body_max_bytes
+        parts: list[bytes] = []
+        size = 0
+        if b"100-continue" in request.tokens(b"expect") and request.http_version != b"1.0":
+            await self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        with trio.move_on_after(self.bounds.body_seconds):
+            while True:
+                part = self._reader.next_body()
+                if isinstance(part, EndOfBody):
+                    return b"".join(parts)
+                if part is None:
+                    self._reader.feed(await self._receive())
+                    continue
+                size += len(part.data)
+                if size > most:
+                    raise RequestRefused(413, f"the request body is larger than {most} bytes", "Send less at once.")
+                parts.append(part.data)
+        raise RequestRefused(
+            408, f"the request body took longer than {self.bounds.body_seconds:g} s", "Send it faster or in parts."
+        )
+
+    def hand_over(self) -> bytes:
+        """Give the socket to a client: what has arrived behind the request head goes with it."""
+        rest = self._reader.take_rest()
+        del self._reader  # several KB, of no more use
+        return rest
+
+    async def write(self, data: bytes) -> None:
+        """Write all of `data` within `write_seconds`.
+
+        Raises:
+            VisitorLeft: the peer is gone or does not read. Half of it may be written: close.
+        """
+        view = memoryview(data)
+        with trio.move_on_after(self.bounds.write_seconds):
+            while view:
+                try:
+                    view = view[self.socket.send(view) :]
+                except BlockingIOError:
+                    await trio.lowlevel.wait_writable(self.socket)
+                except OSError:
+                    raise VisitorLeft from None
+            return
+        raise VisitorLeft
+
+    async def linger(self) -> None:
+        """Let the peer read the last answer: finish our side and read what it still sends, within bounds."""
+        size = 0
+        with trio.move_on_after(LINGER_SECONDS):
+            try:
+                self.socket.shutdown(socket.SHUT_WR)
+                while size < LINGER_BYTES:
+                    size += len(await self._receive())
+            except (OSError, VisitorLeft):
+                pass
+
+    def close(self) -> None:
+        close_socket(self.socket)
+
+    async def _receive(self) -> bytes:
+        while True:
+            await trio.lowlevel.wait_readable(self.socket)
+            try:
+                data = self.socket.recv(RECEIVE_BYTES)
+            except BlockingIOError:
+                continue
+            except OSError:
+                raise VisitorLeft from None
+            if not data:
+                raise VisitorLeft
+            return data

@@ -1,0 +1,93 @@
+"""The web app: what is asked now and then, and answered with JSON.
+
+    GET /health                 is the process alive
+    GET /api/realtime/stats     who is connected, which channels, how Redis is
+
+Everything that it shows it is given as a `Census`; it knows no other part of the daemon. Every error
+is JSON with `error`, `detail` and `hint`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+from quart import Response, request
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException
+
+from broker import __version__
+from broker.census import Census
+from broker.cors import cors_headers, preflight_headers
+from broker.request import error_body
+from broker.timestamp import timestamp
+
+_CLIENTS_LISTED = 100
+_CLIENTS_LISTED_MAX = 10_000
+
+
+def create_app(census: Census, cors_origins: tuple[str, ...]) -> QuartTrio:
+    """The app. `cors_origins` may read its answers."""
+    app = QuartTrio("broker", static_folder=None)
+    # Streams have no end that a timer could know.
+    app.config["RESPONSE_TIMEOUT"] = None
+
+    @app.get("/health")
+    async def health() -> Response:
+        return _json({"status": "healthy", "timestamp": timestamp(time.time()), "version": __version__})
+
+    @app.get("/api/realtime/stats")
+    async def stats() -> Response:
+        text = request.args.get("clients", str(_CLIENTS_LISTED))
+        if not text.isascii() or not text.isdigit() or int(text[:9]) > _CLIENTS_LISTED_MAX:
+            return _error(400, "clients must be a whole number", f"Ask for ?clients=0 to {_CLIENTS_LISTED_MAX}.")
+        return _json(census.stats(int(text)))
+
+    @app.errorhandler(HTTPException)
+    async def refused(error: HTTPException) -> Response:
+        status = error.code or 500
+        response = _error(status, _DETAILS.get(status, lambda: error.description or error.name)(), _hint(status))
+        allow = error.get_response().headers.get("Allow")
+        if allow:
+            response.headers["Allow"] = allow
+        return response
+
+    @app.errorhandler(Exception)
+    async def failed(error: Exception) -> Response:
+        app.logger.error("request failed", exc_info=error)
+        return _error(500, "the daemon failed to answer this request", "It is in the daemon's log.")
+
+    @app.after_request
+    async def allow_origins(response: Response) -> Response:
+        origin = request.headers.get("Origin")
+        if request.method == "OPTIONS":
+            response.headers.update(preflight_headers(origin, cors_origins, response.headers.get("Allow", "GET")))
+        else:
+            response.headers.update(cors_headers(origin, cors_origins))
+        return response
+
+    return app
+
+
+_DETAILS: Mapping[int, Callable[[], str]] = {
+    404: lambda: f"nothing is served at {ascii(request.path[:200])[1:-1]}",
+    405: lambda: f"{request.method} is not allowed at {ascii(request.path[:200])[1:-1]}",
+}
+
+
+def _hint(status: int) -> str:
+    if status == 404:
+        return "Served here: /ws, /api/stream, /health, /api/realtime/stats."
+    if status == 405:
+        return "Use a method that the Allow header names."
+    return "Send a request that RFC 9110 allows."
+
+
+def _json(value: Mapping[str, Any]) -> Response:
+    return Response(msgspec.json.encode(value), content_type="application/json")
+
+
+def _error(status: int, detail: str, hint: str) -> Response:
+    return Response(error_body(status, detail, hint), status, content_type="application/json")

@@ -1,0 +1,120 @@
+"""The web server: one request at a time to the Quart app, through hypercorn.
+
+The door has read the whole request, under its limits, and writes it anew: hypercorn sees one
+well-formed request, no upgrade, and the end of its input once the app has answered. So a kept-alive
+connection comes back to the door after each answer, and the next request may be a stream.
+
+hypercorn shields its writes without a deadline; `Lane.send_all` has its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+from attrs import define, field
+
+from broker.census import Census
+from broker.request import Request
+from broker.visit import Visit, VisitorLeft
+
+_NEVER_SECONDS = 7 * 24 * 3600
+
+
+@define(eq=False)
+class Lane:
+    """What hypercorn takes for its socket stream: one request in, one answer out.
+
+    Args:
+        request: the request's bytes, whole.
+    """
+
+    _visit: Visit
+    _request: bytes
+    answered: trio.Event = field(factory=trio.Event)
+    broken: bool = False
+    closed: bool = False
+
+    @property
+    def socket(self) -> socket.socket:
+        return self._visit.socket
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        if self._request:
+            data, self._request = self._request, b""
+            await trio.lowlevel.checkpoint()
+            return data
+        await self.answered.wait()
+        return b""
+
+    async def send_all(self, data: bytes) -> None:
+        try:
+            await self._visit.write(data)
+        except VisitorLeft:
+            self.broken = True
+            raise trio.BrokenResourceError from None
+
+    async def send_eof(self) -> None:
+        """The connection outlives the answer."""
+
+    async def aclose(self) -> None:
+        if not self.answered.is_set():
+            self.closed = True
+            self.answered.set()
+        await trio.lowlevel.checkpoint()
+
+
+@define(eq=False)
+class WebServer:
+    """Serves every request that is neither a WebSocket nor a stream.
+
+    Quart and hypercorn take half a second to import, so they are loaded once the doors are open.
+    """
+
+    _census: Census
+    _cors_origins: tuple[str, ...]
+    _answer: Callable[[Lane], Awaitable[None]] | None = None
+
+    async def serve(self, visit: Visit, request: Request) -> bool:
+        """Answer one request. Returns whether the connection can carry another."""
+        body = await visit.read_body(request)
+        lane = Lane(visit, request.whole_bytes(body))
+        await self.load()(lane)
+        persistent = request.http_version == b"1.1" and b"close" not in request.tokens(b"connection")
+        return persistent and not (lane.broken or lane.closed)
+
+    def load(self) -> Callable[[Lane], Awaitable[None]]:
+        """What answers the request of a lane. Blocks the first time."""
+        if self._answer is None:
+            self._answer = _load(self._census, self._cors_origins)
+        return self._answer
+
+
+def _load(census: Census, cors_origins: tuple[str, ...]) -> Callable[[Lane], Awaitable[None]]:
+    from hypercorn.app_wrappers import ASGIWrapper
+    from hypercorn.config import Config
+    from hypercorn.trio.tcp_server import TCPServer
+    from hypercorn.trio.worker_context import WorkerContext
+    from hypercorn.typing import ConnectionState, LifespanState
+
+    from broker.web.app import create_app
+
+    config = Config()
+    config.include_server_header = False
+    config.errorlog = logging.getLogger("hypercorn.error")
+    # The door keeps the time between requests.
+    config.keep_alive_timeout = _NEVER_SECONDS
+    context = WorkerContext(None)
+    asgi = ASGIWrapper(create_app(census, cors_origins))
+
+    async def answer(lane: Lane) -> None:
+        async def app(*arguments: Any) -> None:
+            await asgi(*arguments)
+            lane.answered.set()
+
+        await TCPServer(app, config, context, ConnectionState(LifespanState()), lane).run()  # type: ignore[arg-type]
+
+    return answer
