@@ -123,8 +123,6 @@ class Door:
 
     def _welcome(self, sock: socket.socket, connections: trio.Nursery) -> None:
         sock.setblocking(False)
-        if sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._accepted += 1
         visit = Visit(sock, self._bounds, trio.current_time())
         if len(self._visits) >= self.max_connections:

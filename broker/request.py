@@ -1,18 +1,19 @@
 """An HTTP/1.1 request as the door reads it: head under a limit, body in pieces, refusals with a status.
 
-h11 is the only parser of foreign request bytes; each request gets a fresh one, fed with what the
-last one left over, so bodies are framed by the library and a pipelined request begins where its
-predecessor ended. Synchronous; no I/O. Source: RFC 9112; RFC 9110, 15 (status codes).
+httptools (Node's llhttp, strict) is the only parser of foreign request bytes: 7 us for a head where
+h11 takes 41. What it accepts is written anew for the web app behind it, so two parsers never read the
+same bytes differently. Synchronous; no I/O. Source: RFC 9112; RFC 9110, 15 (status codes).
 """
 
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Mapping
 from http import HTTPStatus
 from urllib.parse import parse_qsl, unquote
 
-import h11
+import httptools
 import msgspec
 from attrs import define, field, frozen
 
@@ -48,6 +49,8 @@ class Request:
     def query(self) -> list[tuple[str, str]]:
         """The query's pairs, decoded, in order. At most 100 are read."""
         text = self.target.partition(b"?")[2].decode("latin-1")
+        if not text:
+            return []
         try:
             return parse_qsl(text, keep_blank_values=True, max_num_fields=100)
         except ValueError:
@@ -70,22 +73,31 @@ class Request:
     def upgrades_to_websocket(self) -> bool:
         return b"upgrade" in self.tokens(b"connection") and b"websocket" in self.tokens(b"upgrade")
 
+    @property
+    def keeps_alive(self) -> bool:
+        """Whether the connection may carry another request after this one."""
+        return (
+            self.http_version == b"1.1"
+            and b"close" not in self.tokens(b"connection")
+            and not self.upgrades_to_websocket
+        )
+
+    def head_bytes(self, without: frozenset[bytes], *added: bytes) -> bytes:
+        """The head written anew, without some headers and with others added as lines."""
+        lines = [b"%b %b HTTP/%b" % (self.method.encode(), self.target, self.http_version)]
+        lines += [b"%b: %b" % header for header in self.headers if header[0] not in without]
+        return b"\r\n".join([*lines, *added]) + b"\r\n\r\n"
+
     def whole_bytes(self, body: bytes) -> bytes:
         """The request written anew for the web app: `body` framed by its length, no other protocol asked for."""
-        lines = [b"%b %b HTTP/%b" % (self.method.encode(), self.target, self.http_version)]
-        for name, value in self.headers:
-            if name not in _REWRITTEN:
-                lines.append(b"%b: %b" % (name, value))
-        if body:
-            lines.append(b"content-length: %d" % len(body))
+        added = [b"content-length: %d" % len(body)] if body else []
         if b"close" in self.tokens(b"connection"):
-            lines.append(b"connection: close")
-        return b"\r\n".join(lines) + b"\r\n\r\n" + body
+            added.append(b"connection: close")
+        return self.head_bytes(_UPGRADING | _FRAMING, *added) + body
 
 
-_REWRITTEN = frozenset(
-    {b"connection", b"content-length", b"expect", b"http2-settings", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
-)
+_UPGRADING = frozenset({b"connection", b"http2-settings", b"upgrade"})
+_FRAMING = frozenset({b"content-length", b"expect", b"te", b"trailer", b"transfer-encoding"})
 
 
 @frozen
@@ -104,19 +116,40 @@ class EndOfBody:
 class RequestReader:
     """Reads one request after another from the bytes of one connection.
 
+    The parser and its callbacks hold each other: `close` parts them, so that nothing waits for the
+    garbage collector.
+
     Args:
         head_max_bytes: the largest head; more is refused with 431.
     """
 
-    head_max_bytes: int
-    _parser: h11.Connection = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._begin(b"")
+    _head_max_bytes: int
+    _parser: httptools.HttpRequestParser | None = field(init=False, default=None)
+    _events: deque[Request | BodyPart | EndOfBody] = field(init=False, factory=deque)
+    _refused: RequestRefused | None = field(init=False, default=None)
+    _target: bytes = field(init=False, default=b"")
+    _headers: list[tuple[bytes, bytes]] = field(init=False, factory=list)
+    _in_head: bool = field(init=False, default=True)
+    _head_bytes: int = field(init=False, default=0)
+    _rest: bytes = field(init=False, default=b"")
+    body_bytes: int = field(init=False, default=0)
 
     def feed(self, data: bytes) -> None:
-        """Take bytes from the connection; empty means that the peer has finished."""
-        self._parser.receive_data(data)
+        """Take bytes from the connection. What is wrong with them is raised when its turn comes."""
+        if self._parser is None:
+            self._parser = httptools.HttpRequestParser(self)
+        began_in_head = self._in_head
+        self.body_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._stop_at_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            self._refused = error.__context__ if isinstance(error.__context__, RequestRefused) else _refusal(error)
+        if self._in_head and began_in_head and not self._refused:
+            self._head_bytes += len(data)
+            if self._head_bytes > self._head_max_bytes:
+                self._refused = _head_too_large(self._head_max_bytes)
 
     def next_head(self) -> Request | None:
         """The next request's head; None while it is not whole.
@@ -125,9 +158,8 @@ class RequestReader:
             RequestRefused: what arrived is no request, or its head is over the limit.
         """
         event = self._next_event()
-        if isinstance(event, h11.Request):
-            return self._checked(event)
-        return None
+        assert event is None or isinstance(event, Request)
+        return event
 
     def next_body(self) -> BodyPart | EndOfBody | None:
         """The next piece of the body; None while more is to come.
@@ -136,56 +168,84 @@ class RequestReader:
             RequestRefused: the body's framing is broken.
         """
         event = self._next_event()
-        if isinstance(event, h11.Data):
-            return BodyPart(bytes(event.data))
-        if isinstance(event, h11.EndOfMessage) or event is h11.PAUSED:
-            return EndOfBody()
-        return None
-
-    def next_request(self) -> None:
-        """Begin to read the next request with what has arrived behind the last one."""
-        self._begin(self.take_rest())
-
-    def take_rest(self) -> bytes:
-        """What has arrived behind the request."""
-        return bytes(self._parser.trailing_data[0])
+        assert not isinstance(event, Request)
+        return event
 
     @property
-    def at_start(self) -> bool:
-        """Whether nothing of the next request has arrived."""
-        return not self._parser.trailing_data[0]
+    def is_between_requests(self) -> bool:
+        """Whether nothing of a next request has arrived."""
+        return not self._events and self._in_head and not self._head_bytes and self._refused is None
 
-    def _begin(self, rest: bytes) -> None:
-        self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=self.head_max_bytes)
-        if rest:
-            self._parser.receive_data(rest)
+    def close(self) -> bytes:
+        """Read no further. Returns what arrived behind a request that asks for a WebSocket."""
+        self._parser = None
+        return self._rest
 
-    def _next_event(self) -> object:
-        try:
-            return self._parser.next_event()
-        except h11.RemoteProtocolError as error:
-            raise _refusal(error, self.head_max_bytes) from None
+    def on_url(self, part: bytes) -> None:
+        self._target += part
 
-    def _checked(self, event: h11.Request) -> Request:
-        request = Request(
-            event.method.decode("ascii"), bytes(event.target), bytes(event.http_version), tuple(event.headers)
-        )
-        if event.http_version not in (b"1.0", b"1.1"):
-            raise RequestRefused(505, "only HTTP/1.0 and HTTP/1.1 are served here", "Use HTTP/1.1.")
-        host = request.header(b"host")
-        if host is not None and not _HOST.fullmatch(host):
-            raise RequestRefused(400, "the Host header is not a host name", "Send Host: name or name:port.")
-        return request
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:
+            self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        assert self._parser is not None
+        target, headers = self._target, tuple(self._headers)
+        self._target, self._headers, self._in_head, self._head_bytes, self.body_bytes = b"", [], False, 0, 0
+        request = Request(self._parser.get_method().decode(), target, self._parser.get_http_version().encode(), headers)
+        self._events.append(_checked(request, self._head_max_bytes))
+
+    def on_body(self, data: bytes) -> None:
+        self._events.append(BodyPart(data))
+
+    def on_message_complete(self) -> None:
+        self._in_head = True
+        self._events.append(EndOfBody())
+
+    def _next_event(self) -> Request | BodyPart | EndOfBody | None:
+        if self._events:
+            return self._events.popleft()
+        if self._refused is not None:
+            raise self._refused
+        return None
+
+    def _stop_at_upgrade(self, rest: bytes) -> None:
+        self._events.pop()
+        request = self._events.pop()
+        assert isinstance(request, Request)
+        self._parser = None
+        if request.method == "CONNECT":
+            self._refused = RequestRefused(405, "this is no proxy", "Use GET.", {"Allow": "GET, HEAD, POST, OPTIONS"})
+        elif request.upgrades_to_websocket:
+            self._events += (request, EndOfBody())
+            self._rest = rest
+        else:
+            # Java's client asks for h2c with its first POST: it is answered as if it had not asked (RFC 9110, 7.8).
+            self.feed(request.head_bytes(_UPGRADING) + rest)
 
 
-def _refusal(error: h11.RemoteProtocolError, head_max_bytes: int) -> RequestRefused:
-    status = error.error_status_hint
-    if status == 431:
-        return RequestRefused(
-            431, f"the request head is larger than {head_max_bytes} bytes", "Send fewer or shorter headers."
-        )
-    detail = str(error).splitlines()[0][:200] if str(error) else "malformed request"
-    return RequestRefused(status, f"malformed request: {detail}", "Send a request that RFC 9112 allows.")
+def _checked(request: Request, head_max_bytes: int) -> Request:
+    size = len(request.target) + sum(len(name) + len(value) + 4 for name, value in request.headers)
+    if size > head_max_bytes:
+        raise _head_too_large(head_max_bytes)
+    hosts = [value for name, value in request.headers if name == b"host"]
+    if len(hosts) > 1 or (not hosts and request.http_version == b"1.1"):
+        raise RequestRefused(400, f"{len(hosts)} Host headers", "Send one Host header: name or name:port.")
+    if hosts and not _HOST.fullmatch(hosts[0]):
+        raise RequestRefused(400, "the Host header is not a host name", "Send Host: name or name:port.")
+    return request
+
+
+def _head_too_large(head_max_bytes: int) -> RequestRefused:
+    return RequestRefused(
+        431, f"the request head is larger than {head_max_bytes} bytes", "Send fewer or shorter headers."
+    )
+
+
+def _refusal(error: httptools.HttpParserError) -> RequestRefused:
+    if "PRI" in str(error) or "HTTP version" in str(error):
+        return RequestRefused(505, "only HTTP/1.0 and HTTP/1.1 are served here", "Use HTTP/1.1.")
+    return RequestRefused(400, f"malformed request: {error}", "Send an HTTP/1.1 request that RFC 9112 allows.")
 
 
 def error_body(status: int, detail: str, hint: str) -> bytes:

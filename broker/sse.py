@@ -9,7 +9,7 @@ Source: WHATWG HTML, 9.2; the wire contract, "Base: SSE".
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from collections.abc import Callable
 
@@ -102,7 +102,7 @@ class SseDoor:
     async def _stream(self, visit: Visit, request: Request, stream: Stream, cors: dict[str, str]) -> None:
         chunked = request.http_version == b"1.1"
         client = Client(
-            f"sse_{secrets.token_urlsafe(9)}",
+            f"sse_{os.urandom(8).hex()}",
             "sse",
             dict(request.query()).get("userId"),
             visit.socket,

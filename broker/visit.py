@@ -50,22 +50,29 @@ class Visit:
             VisitorLeft: there is none: the peer left, rested too long, or was dismissed.
             RequestRefused: it is malformed, too large or too slow.
         """
-        deadline = self.opened_at + self.bounds.head_seconds
-        resting = self._served
-        if resting:
-            self._reader.next_request()
-            resting = self._reader.at_start
+        request = self._reader.next_head()
+        resting = self._served and self._reader.is_between_requests
+        if request is None and not self._served:
+            # More often than not the whole head is there already: no need to wait for it.
+            self._receive_at_once()
+            request = self._reader.next_head()
+        if request is not None:
+            self._served = True
+            return request
+        if self._served:
             deadline = trio.current_time() + (self.bounds.idle_seconds if resting else self.bounds.head_seconds)
+        else:
+            deadline = self.opened_at + self.bounds.head_seconds
         self._served = True
         with trio.CancelScope(deadline=deadline) as self._waiting:
             while True:
-                request = self._reader.next_head()
-                if request is not None:
-                    return request
                 self._reader.feed(await self._receive())
                 if resting:
                     resting = False
                     self._waiting.deadline = trio.current_time() + self.bounds.head_seconds
+                request = self._reader.next_head()
+                if request is not None:
+                    return request
         if resting or self._dismissed:
             raise VisitorLeft
         raise RequestRefused(
@@ -86,6 +93,7 @@ class Visit:
             RequestRefused: it is malformed, too large or too slow.
         """
         most = self.bounds.body_max_bytes
+        too_large = RequestRefused(413, f"the request body is larger than {most} bytes", "Send less at once.")
         parts: list[bytes] = []
         size = 0
         if b"100-continue" in request.tokens(b"expect") and request.http_version != b"1.0":
@@ -96,11 +104,13 @@ class Visit:
                 if isinstance(part, EndOfBody):
                     return b"".join(parts)
                 if part is None:
+                    if self._reader.body_bytes > 8 * most + RECEIVE_BYTES:
+                        raise too_large
                     self._reader.feed(await self._receive())
                     continue
                 size += len(part.data)
                 if size > most:
-                    raise RequestRefused(413, f"the request body is larger than {most} bytes", "Send less at once.")
+                    raise too_large
                 parts.append(part.data)
         raise RequestRefused(
             408, f"the request body took longer than {self.bounds.body_seconds:g} s", "Send it faster or in parts."
@@ -108,9 +118,7 @@ class Visit:
 
     def hand_over(self) -> bytes:
         """Give the socket to a client: what has arrived behind the request head goes with it."""
-        rest = self._reader.take_rest()
-        del self._reader  # several KB, of no more use
-        return rest
+        return self._reader.close()
 
     async def write(self, data: bytes) -> None:
         """Write all of `data` within `write_seconds`.
@@ -142,7 +150,19 @@ class Visit:
                 pass
 
     def close(self) -> None:
+        self._reader.close()
         close_socket(self.socket)
+
+    def _receive_at_once(self) -> None:
+        try:
+            data = self.socket.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            raise VisitorLeft from None
+        if not data:
+            raise VisitorLeft
+        self._reader.feed(data)
 
     async def _receive(self) -> bytes:
         while True:

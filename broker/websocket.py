@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import secrets
+import os
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -121,7 +121,7 @@ class WebSocketDoor:
     async def serve(self, visit: Visit, request: Request) -> bool:
         answer = handshake(request)
         user_id = dict(request.query()).get("userId")
-        client = Client(f"ws_{secrets.token_urlsafe(9)}", "websocket", user_id, visit.socket, self._clients)
+        client = Client(f"ws_{os.urandom(8).hex()}", "websocket", user_id, visit.socket, self._clients)
 
         def converse(client: Client) -> WebSocketConversation:
             session = Session(self._clients.subscriptions_max, self._served)

@@ -46,7 +46,7 @@ def variable(setting: str) -> str:
 
 
 def flag(setting: str) -> str:
-    """The command line's flag of a dotted setting: `log.level` is `--log-level`, `listen.addresses` is `--listen`."""
+    """The command line's flag of a dotted setting: `log.level` is `--log-level`, `redis.url` is `--redis`."""
     return _SHORT_FLAGS.get(setting, "--" + re.sub("[._]", "-", setting))
 
 

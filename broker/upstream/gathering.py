@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from attrs import define
 
-PAUSE_SECONDS = 0.001
+PAUSE_SECONDS = 0.002
 _WAKES_PER_SECOND = 500.0
 _BATCH_MESSAGES = 32
 

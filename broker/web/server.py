@@ -83,8 +83,7 @@ class WebServer:
         body = await visit.read_body(request)
         lane = Lane(visit, request.whole_bytes(body))
         await self.load()(lane)
-        persistent = request.http_version == b"1.1" and b"close" not in request.tokens(b"connection")
-        return persistent and not (lane.broken or lane.closed)
+        return request.keeps_alive and not (lane.broken or lane.closed)
 
     def load(self) -> Callable[[Lane], Awaitable[None]]:
         """What answers the request of a lane. Blocks the first time."""

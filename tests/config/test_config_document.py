@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.config.document import SETTINGS, bounds, flag, markdown_table, show, toml_document, variable
-from broker.config.sections import Config
 from broker.config.secret import mask_url, shown
+from broker.config.sections import Config
 from broker.config.sources import load
 
 ROOT = Path(__file__).parents[2]
@@ -113,7 +113,7 @@ def test_names_of_a_setting() -> None:
         "BROKER_REDIS_CHANNEL_PREFIX",
         "--redis-channel-prefix",
     )
-    assert flag("listen.addresses") == "--listen"
+    assert (flag("listen.addresses"), flag("redis.url")) == ("--listen", "--redis")
     assert len(set(map(variable, SETTINGS))) == len(set(map(flag, SETTINGS))) == len(SETTINGS)
 
 

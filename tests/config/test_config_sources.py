@@ -143,7 +143,7 @@ def test_the_first_source_that_has_a_setting_wins(file: Path) -> None:
         ({}, {"REDIS_URL": "redis://b"}, "redis://b", "environment REDIS_URL"),
         ({}, {"REDIS_URL": "x", "BROKER_REDIS_URL": "redis://a"}, "redis://a", "environment BROKER_REDIS_URL"),
         ({}, {"REDIS_URL": "redis://b", "BROKER_REDIS_URL": ""}, "", "environment BROKER_REDIS_URL"),
-        ({"redis.url": "unix:///f"}, {"REDIS_URL": "x"}, "unix:///f", "flag --redis-url"),
+        ({"redis.url": "unix:///f"}, {"REDIS_URL": "x"}, "unix:///f", "flag --redis"),
     ],
 )
 def test_the_url_of_redis(
@@ -214,13 +214,13 @@ port = 65536
         (
             "broker.toml: clients.colour",
             "is not a setting; [clients] has max_connections, subscriptions_max, outbox_max_bytes, "
-            "outbox_max_age_seconds, farewell_seconds",
+            + "outbox_max_age_seconds, farewell_seconds",
         ),
         ("broker.toml: clients.subscriptions_max", "must be a whole number such as 1000, not a date or a time"),
         (
             "broker.toml: listen.addresses",
             "':8000' has no host; write 127.0.0.1:8000 for this machine only, "
-            "0.0.0.0:8000 or [::]:8000 for every network",
+            + "0.0.0.0:8000 or [::]:8000 for every network",
         ),
         ("broker.toml: listen.addresses", "must be text in double quotes, not 5"),
         ("broker.toml: listen.cors_origins", "must be a list of texts such as [\"...\"], not the text '*'"),
@@ -288,7 +288,7 @@ def test_everything_wrong_in_all_sources_is_said_at_once(file: Path) -> None:
         (
             "environment REDIS_URL",
             "'redis://:***@db' has no usable host and port; "
-            "write special characters of a password as %XX, such as %2F for /",
+            + "write special characters of a password as %XX, such as %2F for /",
         ),
         ("broker.toml: log.level", "'loud' is not known; write one of debug, info, warning, error"),
         (
