@@ -6,7 +6,7 @@ One message is one text frame, never fragmented. Source: RFC 6455, 5.2.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 _SHORT_HEADS = tuple(bytes((0x81, size)) for size in range(126))
 _pack_16 = struct.Struct("!BBH").pack
@@ -20,8 +20,10 @@ def text_frame(payload: bytes) -> bytes:
     return _head(len(payload)) + payload
 
 
-def text_frames(payloads: Iterable[bytes]) -> bytes:
+def text_frames(payloads: Sequence[bytes]) -> bytes:
     """A text frame for each payload, joined in their order."""
+    if len(payloads) == 1:
+        return _head(len(payloads[0])) + payloads[0]
     parts: list[bytes] = []
     for payload in payloads:
         parts.append(_head(len(payload)))

@@ -194,6 +194,7 @@ class Hub:
     def dispatch(self, batch: Mapping[bytes, Sequence[bytes]], now: float) -> None:
         """Hand on what arrived together: for each channel its payloads, in order. Never waits, raises nothing."""
         topics = self._topics
+        deliveries = size = 0
         for name, payloads in batch.items():
             topic = topics.get(name)
             if topic is None:
@@ -207,8 +208,10 @@ class Hub:
                 data = format.encode(payloads)
                 for outlet in lane.values():
                     outlet.deliver(data, count, now)
-                self._deliveries += count * len(lane)
-                self._bytes += len(data) * len(lane)
+                deliveries += count * len(lane)
+                size += len(data) * len(lane)
+        self._deliveries += deliveries
+        self._bytes += size
 
     def has(self, name: bytes) -> bool:
         """Whether anybody is subscribed to the channel, or about to be."""

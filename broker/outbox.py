@@ -61,12 +61,9 @@ class Outbox:
         Args:
             now: the time of the loop, in seconds; the age of what is queued counts from it.
         """
-        self.events += events
-        self.last_event_at = now
-        self.send(data, now)
-
-    def send(self, data: bytes, now: float) -> None:
-        """Send what is no event: greetings, answers, heartbeats. Never waits, raises nothing."""
+        if events:
+            self.events += events
+            self.last_event_at = now
         if self._queue is not None:
             self._enqueue(data, now)
             return
@@ -79,6 +76,10 @@ class Outbox:
             return
         if written != len(data):
             self._begin_queue(data, written, now)
+
+    def send(self, data: bytes, now: float) -> None:
+        """Send what is no event: greetings, answers, heartbeats. Never waits, raises nothing."""
+        self.deliver(data, 0, now)
 
     def finish(self, data: bytes, *, drop_unsent: bool) -> None:
         """Send the last words; what is delivered later is ignored.

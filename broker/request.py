@@ -41,6 +41,7 @@ class Request:
     target: bytes
     http_version: bytes
     headers: tuple[tuple[bytes, bytes], ...]
+    upgrades_to_websocket: bool = False
 
     @property
     def path(self) -> str:
@@ -68,10 +69,6 @@ class Request:
         return frozenset(
             token.strip().lower() for key, value in self.headers if key == name for token in value.split(b",")
         )
-
-    @property
-    def upgrades_to_websocket(self) -> bool:
-        return b"upgrade" in self.tokens(b"connection") and b"websocket" in self.tokens(b"upgrade")
 
     @property
     def keeps_alive(self) -> bool:
@@ -192,7 +189,13 @@ class RequestReader:
         assert self._parser is not None
         target, headers = self._target, tuple(self._headers)
         self._target, self._headers, self._in_head, self._head_bytes, self.body_bytes = b"", [], False, 0, 0
-        request = Request(self._parser.get_method().decode(), target, self._parser.get_http_version().encode(), headers)
+        request = Request(
+            self._parser.get_method().decode(),
+            target,
+            self._parser.get_http_version().encode(),
+            headers,
+            self._parser.should_upgrade() and any(_is_websocket(*header) for header in headers),
+        )
         self._events.append(_checked(request, self._head_max_bytes))
 
     def on_body(self, data: bytes) -> None:
@@ -222,6 +225,10 @@ class RequestReader:
         else:
             # Java's client asks for h2c with its first POST: it is answered as if it had not asked (RFC 9110, 7.8).
             self.feed(request.head_bytes(_UPGRADING) + rest)
+
+
+def _is_websocket(name: bytes, value: bytes) -> bool:
+    return name == b"upgrade" and b"websocket" in [token.strip() for token in value.lower().split(b",")]
 
 
 def _checked(request: Request, head_max_bytes: int) -> Request:

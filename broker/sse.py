@@ -84,14 +84,18 @@ class SseDoor:
         try:
             if request.method != "GET":
                 raise RequestRefused(405, "streams are read with GET", "Use GET.", {"Allow": "GET"})
-            stream = stream_of(request, self._served, self._sse.channels_max)
+            query = request.query()
+            stream = stream_of(request.path, query, self._served, self._sse.channels_max)
         except RequestRefused as refused:
             refused.headers.update(cors)
             raise
         if stream.finite and self._has_ended(stream, request):
             await visit.write(answer(204, b"", cors))
             return False
-        await self._stream(visit, request, stream, cors)
+        client = Client(
+            f"sse_{os.urandom(8).hex()}", "sse", dict(query).get("userId"), visit.socket, self._clients
+        )
+        await self._stream(visit, client, stream, request.http_version == b"1.1", cors)
         return False
 
     def _has_ended(self, stream: Stream, request: Request) -> bool:
@@ -99,15 +103,9 @@ class SseDoor:
             stream.channels[0].name.encode(), trio.current_time()
         )
 
-    async def _stream(self, visit: Visit, request: Request, stream: Stream, cors: dict[str, str]) -> None:
-        chunked = request.http_version == b"1.1"
-        client = Client(
-            f"sse_{os.urandom(8).hex()}",
-            "sse",
-            dict(request.query()).get("userId"),
-            visit.socket,
-            self._clients,
-        )
+    async def _stream(
+        self, visit: Visit, client: Client, stream: Stream, chunked: bool, cors: dict[str, str]
+    ) -> None:
         ignored = len(visit.hand_over())
 
         def converse(client: Client) -> EventStream:

@@ -13,7 +13,7 @@ from attrs import Factory, define, frozen
 
 from broker.channel import Channel
 from broker.errors import ChannelError
-from broker.request import Request, RequestRefused
+from broker.request import RequestRefused
 
 ROOT = "/api/stream"
 
@@ -35,16 +35,20 @@ class Stream:
     finite: bool
 
 
-def stream_of(request: Request, served: frozenset[str] | None, channels_max: int) -> Stream:
+def stream_of(
+    path: str, query: Sequence[tuple[str, str]], served: frozenset[str] | None, channels_max: int
+) -> Stream:
     """The stream that a request names.
+
+    Args:
+        query: the decoded pairs of its query.
 
     Raises:
         RequestRefused: no such endpoint, or channels that cannot be served.
     """
-    path = request.path
     try:
         if path == ROOT:
-            stream = Stream(_channels_of(request, channels_max), False)
+            stream = Stream(_channels_of(query, channels_max), False)
         else:
             stream = _endpoint(path)
     except ChannelError as bad:
@@ -61,11 +65,9 @@ def stream_of(request: Request, served: frozenset[str] | None, channels_max: int
     return stream
 
 
-def _channels_of(request: Request, channels_max: int) -> tuple[Channel, ...]:
-    named = {
-        channel.name: channel
-        for channel in (Channel.from_name(value) for key, value in request.query() if key == "channel")
-    }
+def _channels_of(query: Sequence[tuple[str, str]], channels_max: int) -> tuple[Channel, ...]:
+    channels = [Channel.from_name(value) for key, value in query if key == "channel"]
+    named = {channel.name: channel for channel in channels}
     if not named:
         raise RequestRefused(
             400, "Missing required parameters: channel", f"Ask for {ROOT}?channel=job_progress:42, repeated for more."

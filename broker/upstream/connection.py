@@ -12,7 +12,6 @@ from __future__ import annotations
 import select
 import socket
 import ssl
-from collections.abc import Iterator
 from typing import Any
 
 import hiredis
@@ -105,21 +104,23 @@ class RedisConnection:
         sock.setblocking(False)
         return cls(owner, sock, hiredis.Reader(), trio.current_time())
 
-    async def read(self) -> Iterator[Any]:
+    async def read(self, *, rested: bool = False) -> list[Any]:
         """Wait for bytes; then every whole reply in them.
+
+        Args:
+            rested: the caller has let others run since the last read, so bytes that are there are
+                taken without another turn of the loop.
 
         Raises:
             UpstreamError: the connection is gone, or what arrived is not RESP.
         """
+        if not rested:
+            await self._wait_readable()
         while True:
-            # TLS may hold bytes that the descriptor no longer shows; whichever way, others get their turn.
-            if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
-                await trio.lowlevel.checkpoint()
-            else:
-                await trio.lowlevel.wait_readable(self._socket)
             try:
                 data = self._socket.recv(READ_BYTES)
             except (BlockingIOError, ssl.SSLWantReadError):
+                await self._wait_readable()
                 continue
             except ssl.SSLWantWriteError:
                 await trio.lowlevel.wait_writable(self._socket)
@@ -131,6 +132,13 @@ class RedisConnection:
             self.last_read_at = trio.current_time()
             self._reader.feed(data)
             return self._replies()
+
+    async def _wait_readable(self) -> None:
+        # TLS may hold bytes that the descriptor no longer shows; whichever way, others get their turn.
+        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+            await trio.lowlevel.checkpoint()
+        else:
+            await trio.lowlevel.wait_readable(self._socket)
 
     def has_unread(self) -> bool:
         """Whether bytes wait to be read: then it is us who are late, not Redis. Synchronous."""
@@ -155,13 +163,15 @@ class RedisConnection:
         close_socket(self._socket)
         self._owner.disconnect()
 
-    def _replies(self) -> Iterator[Any]:
+    def _replies(self) -> list[Any]:
         gets = self._reader.gets
+        replies = []
         try:
             while (reply := gets()) is not False:
-                yield reply
+                replies.append(reply)
         except hiredis.ProtocolError as error:
             raise UpstreamError(f"Redis sent what is not RESP: {error}") from error
+        return replies
 
 
 def pack(verb: bytes, *arguments: bytes) -> bytes:

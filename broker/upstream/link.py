@@ -16,7 +16,7 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
@@ -162,26 +162,29 @@ class Link:
 
     async def _read(self, connection: RedisConnection, hub: Hub) -> None:
         gathering = Gathering()
+        pause = 0.0
         while True:
-            replies = await connection.read()
-            before = self._messages
+            replies = await connection.read(rested=bool(pause))
             self._take(replies, hub, trio.current_time())
-            pause = gathering.pause_seconds(self._messages - before, trio.current_time())
+            pause = gathering.pause_seconds(len(replies), trio.current_time())
             if pause:
-                await trio.sleep(pause)
+                await _rest(pause)
 
-    def _take(self, replies: Iterable[Any], hub: Hub, now: float) -> None:
+    def _take(self, replies: Sequence[Any], hub: Hub, now: float) -> None:
         """Dispatch what one read brought. The hot path of every message."""
         batch: dict[bytes, list[bytes]] = {}
         skip, most = len(self._prefix), self._message_max_bytes
+        answers = 0
         for reply in replies:
             if type(reply) is not list or reply[0] != b"message":
+                answers += 1
                 hub.dispatch(batch, now)
                 batch = {}
                 self._take_answer(reply, hub)
                 continue
-            self._messages += 1
-            name, payload = reply[1][skip:], reply[2]
+            _, name, payload = reply
+            if skip:
+                name = name[skip:]
             reason = refusal(payload, most)
             if reason is not None:
                 self._refusals.add(reason, name, payload, now)
@@ -189,6 +192,7 @@ class Link:
                 batch[name].append(payload)
             else:
                 batch[name] = [payload]
+        self._messages += len(replies) - answers
         hub.dispatch(batch, now)
 
     def _take_answer(self, reply: Any, hub: Hub) -> None:
@@ -234,3 +238,16 @@ class Link:
             await trio.sleep(self._section.ping_timeout_seconds)
             if connection.last_read_at == quiet_from and not connection.has_unread():
                 raise UpstreamError(f"Redis did not answer PING within {self._section.ping_timeout_seconds:g} s")
+
+
+async def _rest(seconds: float) -> None:
+    """`trio.sleep`, without the exception that ends it: half the cost, at hundreds of rests a second."""
+    task = trio.lowlevel.current_task()
+
+    def wake(_: object) -> trio.lowlevel.Abort:
+        trio.lowlevel.reschedule(task)
+        return trio.lowlevel.Abort.FAILED
+
+    with trio.CancelScope(deadline=trio.current_time() + seconds):
+        await trio.lowlevel.wait_task_rescheduled(wake)
+    await trio.lowlevel.checkpoint_if_cancelled()

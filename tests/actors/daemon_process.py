@@ -1,0 +1,84 @@
+"""A daemon in a process of its own, as a person starts it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field
+
+READY_SECONDS = 15.0
+
+
+@define(eq=False)
+class DaemonProcess:
+    """`broker serve` on a free port. Blocks; call from a thread or before the loop.
+
+    Args:
+        flags: flags besides `--listen 127.0.0.1:0` and `--redis`.
+    """
+
+    redis_url: str | None
+    log_path: Path
+    flags: tuple[str, ...] = ()
+    environ: dict[str, str] = field(factory=dict)
+    process: subprocess.Popen[str] = field(init=False)
+    port: int = field(init=False)
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "broker", "serve", "--listen", "127.0.0.1:0", *self.flags]
+        if self.redis_url is not None:
+            command += ["--redis", self.redis_url]
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("BROKER_") and key != "REDIS_URL"}
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, text=True, env={**clean, **self.environ}
+            )
+        assert self.process.stdout is not None
+        deadline = time.monotonic() + READY_SECONDS
+        while True:
+            ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+            line = self.process.stdout.readline() if ready else ""
+            match = re.search(r"listens on 127\.0\.0\.1:(\d+)", line)
+            if match:
+                self.port = int(match[1])
+                return
+            if not line:
+                raise RuntimeError(f"the daemon did not start:\n{self.log()}")
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def ws_url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/ws"
+
+    def stats(self) -> Any:
+        with urllib.request.urlopen(f"{self.url}/api/realtime/stats", timeout=5) as answer:
+            return json.load(answer)
+
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def stop(self, number: int = signal.SIGTERM, *, seconds: float = 15.0) -> int:
+        """Send a signal and wait. Returns the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(seconds)
+        finally:
+            if self.process.poll() is None:
+                self.process.kill()
+                self.process.wait()
+            if self.process.stdout is not None:
+                self.process.stdout.close()

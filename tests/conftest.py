@@ -1,0 +1,63 @@
+"""Fixtures that every test may use: a real Redis, a real daemon, and no unexpected ERROR in its log."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.actors.daemon_process import DaemonProcess
+from tests.actors.redis_server import RedisServer
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A started server, without persistence."""
+    server = RedisServer(tmp_path)
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def start_daemon(tmp_path: Path) -> Iterator[Callable[..., DaemonProcess]]:
+    """Starts daemons: `start_daemon(redis_url, *flags)`. A test whose daemon logs an error fails.
+
+    """
+    started: list[DaemonProcess] = []
+
+    def start(redis_url: str | None, *flags: str, environ: dict[str, str] | None = None) -> DaemonProcess:
+        log = tmp_path / f"daemon-{len(started)}.log"
+        daemon = DaemonProcess(redis_url, log, ("--log-format", "json", *flags), environ or {})
+        started.append(daemon)
+        daemon.start()
+        return daemon
+
+    yield start
+    for daemon in started:
+        if hasattr(daemon, "port"):
+            daemon.stop()
+    for daemon in started:
+        assert errors_of(daemon) == []
+
+
+@pytest.fixture
+def daemon(redis_server: RedisServer, start_daemon: Callable[..., DaemonProcess]) -> DaemonProcess:
+    """A daemon on `redis_server`, with the defaults."""
+    return start_daemon(redis_server.url)
+
+
+def errors_of(daemon: DaemonProcess) -> list[object]:
+    """What the daemon logged at level error, and every line that is no log line (a traceback, say)."""
+    found: list[object] = []
+    for line in daemon.log().splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            found.append(line)
+            continue
+        if entry.get("level") in ("error", "critical"):
+            found.append(entry)
+    return found
