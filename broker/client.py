@@ -111,7 +111,10 @@ class Client:
                 except Exception:
                     log.exception("client failed", client=self.id)
                     self.end(INTERNAL_ERROR)
-                abort = not await self._farewell()
+                try:
+                    abort = not await self._farewell()
+                except Exception:
+                    log.exception("client failed while it left", client=self.id)
             finally:
                 # Before the nursery closes: a delivery may still want to start the writer in it.
                 self.outbox.close(abort=abort)
@@ -166,14 +169,10 @@ class Client:
     async def _farewell(self) -> bool:
         """Say goodbye. Returns whether everything that was said was taken."""
         assert self.ending is not None
-        slow = self.ending in (OUTBOX_FULL, OUTBOX_STALE)
-        try:
-            data = self.conversation.goodbye(self.ending)
-        except Exception:
-            log.exception("client failed", client=self.id)
-            return False
         if self.ending is VANISHED:
             return False
+        slow = self.ending in (OUTBOX_FULL, OUTBOX_STALE)
+        data = self.conversation.goodbye(self.ending)
         self.outbox.finish(data, drop_unsent=slow)
         with trio.move_on_after(self._bounds.farewell_seconds):
             await self.outbox.flush()

@@ -49,6 +49,7 @@ class Interest:
     _to_ask_alone: dict[bytes, None] = Factory(dict)  # a command of its own for each
     _released: dict[bytes, None] = Factory(dict)  # in the order of their release
     _sent: deque[dict[bytes, None]] = Factory(deque)  # the unconfirmed channels of each command sent
+    _to_restore: set[bytes] = Factory(set)  # asked for by a new connection's first commands, and not yet live
 
     def want(self, name: bytes) -> bool:
         """Note that somebody listens. Returns whether the channel is live already."""
@@ -70,6 +71,7 @@ class Interest:
             return
         entry.wanted = False
         entry.released_at = now
+        self._to_restore.discard(name)
         self._to_ask.pop(name, None)
         self._to_ask_alone.pop(name, None)
         if entry.asked:
@@ -99,34 +101,46 @@ class Interest:
             if not head:
                 self._sent.popleft()
         entry = self._entries.get(name)
-        if entry is None:
+        if entry is None or not entry.outstanding:
             return False
-        entry.outstanding = max(0, entry.outstanding - 1)
+        entry.outstanding -= 1
         self._forget_if_done(name, entry)
+        if entry.live:
+            self._to_restore.discard(name)
         return entry.live
 
     def refused(self) -> list[bytes]:
         """Redis answered the oldest unconfirmed command with an error.
 
         Returns:
-            The channel it refused; empty where the command had several: those are asked again one
-            by one, as Redis does not say which of them it meant.
+            The channel it refused; empty where the command had several (those are asked again one
+            by one, as Redis does not say which of them it meant) and where a later command about
+            the channel is under way, whose answer will tell.
         """
         if not self._sent:
             return []
         names = list(self._sent.popleft())
+        refused = []
         for name in names:
             entry = self._entries[name]
             entry.outstanding -= 1
+            if entry.outstanding:
+                continue
             entry.asked = False
             self._released.pop(name, None)
-            if len(names) == 1:
-                del self._entries[name]
-            elif entry.wanted:
-                self._to_ask_alone[name] = None
-            else:
+            if not entry.wanted:
                 self._forget_if_done(name, entry)
-        return names if len(names) == 1 else []
+            elif len(names) > 1:
+                self._to_ask_alone[name] = None
+            elif name not in self._to_ask:
+                self._to_restore.discard(name)
+                del self._entries[name]
+                refused.append(name)
+        return refused
+
+    def connected(self) -> None:
+        """A new connection is there: what is wanted by now is what it has to restore."""
+        self._to_restore = set(self._to_ask)
 
     def lost(self) -> None:
         """The connection is gone, and with it everything that Redis had confirmed."""
@@ -147,9 +161,12 @@ class Interest:
         return bool(self._sent)
 
     @property
-    def is_settled(self) -> bool:
-        """Whether Redis has confirmed everything that is wanted."""
-        return not (self._sent or self._to_ask or self._to_ask_alone)
+    def is_restored(self) -> bool:
+        """Whether Redis has answered about everything that was wanted when it connected.
+
+        Newer channels do not count: where some are always under way, an outage would never end.
+        """
+        return not self._to_restore
 
     def live_count(self) -> int:
         """How many channels Redis delivers now."""

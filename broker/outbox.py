@@ -48,6 +48,7 @@ class Outbox:
     _queue: deque[tuple[float, bytes | memoryview]] | None = field(init=False, default=None)
     _emptied: trio.Event | None = field(init=False, default=None)
     _finished: bool = field(init=False, default=False)
+    _writing: bool = field(init=False, default=False)
     queued_bytes: int = field(init=False, default=0)
     events: int = field(init=False, default=0)
     last_event_at: float = field(init=False, default=0.0)
@@ -95,15 +96,16 @@ class Outbox:
             # A memoryview is the rest of something begun; whole bytes can go without tearing a frame.
             if isinstance(head, memoryview):
                 self._queue.append((then, head))
-        if self._queue is not None:
-            self._queue.append((now, data))
-            self.queued_bytes = sum(len(part) for _, part in self._queue)
-        elif data and not self._finished:
+        if data and self._queue is None:
             self.send(data, now)
+        elif data and self._queue is not None:
+            self._queue.append((now, data))
         if self._queue is None:
             # Later deliveries are queued behind the end, where nothing is taken.
             self._queue = deque()
+        self.queued_bytes = sum(len(part) for _, part in self._queue)
         self._finished = True
+        self._start_writer()
 
     async def flush(self) -> None:
         """Wait until the kernel has everything. The caller bounds the wait."""
@@ -129,7 +131,7 @@ class Outbox:
         rest = memoryview(data)[written:] if written else data
         self._queue = deque(((now, rest),))
         self.queued_bytes = len(rest)
-        self._nursery.start_soon(self._write_queue)
+        self._start_writer()
 
     def _enqueue(self, data: bytes, now: float) -> None:
         if self._finished:
@@ -149,13 +151,21 @@ class Outbox:
             self._queue = deque()
         self._on_trouble(ending)
 
+    def _start_writer(self) -> None:
+        if self._queue and not self._writing:
+            self._writing = True
+            self._nursery.start_soon(self._write_queue)
+
     async def _write_queue(self) -> None:
         """Run until the queue is empty or the connection is no use any more."""
         while self._queue:
             oldest, _ = self._queue[0]
             deadline = math.inf if self._finished else oldest + self._max_age_seconds
-            with trio.move_on_at(deadline) as waiting:
-                await trio.lowlevel.wait_writable(self._fd)
+            try:
+                with trio.move_on_at(deadline) as waiting:
+                    await trio.lowlevel.wait_writable(self._fd)
+            except trio.ClosedResourceError:
+                return
             if waiting.cancelled_caught:
                 self._trouble(OUTBOX_STALE)
                 continue
@@ -166,6 +176,7 @@ class Outbox:
             except OSError:
                 self._queue.clear()
                 self._trouble(VANISHED)
+        self._writing = False
         if not self._finished:
             self._queue = None
         if self._emptied is not None:

@@ -15,7 +15,6 @@ from broker.config.document import SETTINGS, bounds, flag, variable
 from broker.config.sections import meaning
 from broker.config.sources import Effective, load
 from broker.daemon import run_daemon
-from broker.cli.banner import banner
 from broker.errors import BrokerError
 from broker.log import open_log
 
@@ -68,10 +67,14 @@ def command(file: Path | None, dev: bool, **flags: Any) -> None:
         flags={setting: flags[setting.replace(".", "__")] for setting in SETTINGS}, environ=os.environ, file=file
     )
     open_log(effective.config.log)
+    lines: list[str] = []
     try:
         trio.run(_run, effective, dev)
     except* BrokerError as group:
-        for line in _messages(group):
+        lines = _messages(group)
+    if lines:
+        # Not inside `except*`, which would put the SystemExit into a group: a traceback.
+        for line in lines:
             click.echo(f"broker: {line}", err=True)
         sys.exit(1)
 

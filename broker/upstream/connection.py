@@ -46,6 +46,8 @@ def _connect(section: Redis) -> Any:
             socket_timeout=section.connect_seconds,
             retry=None,
         )
+        # A `?protocol=3` in the URL would win over the argument, and its pushes are no plain arrays.
+        pool.connection_kwargs["protocol"] = 2
         connection: Any = pool.make_connection()
         try:
             connection.connect()
@@ -70,7 +72,7 @@ def _connect(section: Redis) -> Any:
         if isinstance(error.__cause__, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in str(error):
             raise UpstreamRefused(f"Redis at {shown} has a certificate that is not trusted: {error}") from error
         raise UpstreamError(f"Redis at {shown} cannot be reached: {error}") from error
-    except ValueError as error:
+    except (ValueError, TypeError) as error:  # a query of the URL that redis-py does not know is a TypeError
         raise UpstreamRefused(f"the Redis URL {shown} cannot be used: {error}") from error
     return connection
 

@@ -129,6 +129,7 @@ class Link:
     ) -> None:
         async with trio.open_nursery() as nursery:
             self._connected = True
+            self._interest.connected()
             self._settle_if_complete()
             log.info("Redis connected", redis=mask_url(self._section.url), channels=len(self._interest))
             nursery.start_soon(self._write, connection)
@@ -147,8 +148,8 @@ class Link:
         log.warning("Redis connection lost", why="; ".join(map(str, group.exceptions)), channels=len(self._interest))
 
     def _settle_if_complete(self) -> None:
-        """End the outage once Redis has confirmed every channel that is wanted."""
-        if self._away_since is None or not self._connected or not self._interest.is_settled:
+        """End the outage once Redis has answered about every channel that was wanted when it came back."""
+        if self._away_since is None or not self._connected or not self._interest.is_restored:
             return
         outage = Outage(self._away_since, time.time())
         self._away_since = None

@@ -1,0 +1,1 @@
+"""The web app, and the server that hands it one request at a time."""

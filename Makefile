@@ -1,0 +1,51 @@
+# `make help` lists what there is. Nothing needs more than Python 3.11+, make and git.
+
+# The system's own Python first: distributions build it with profile-guided optimisation, and the
+# daemon then needs a quarter less CPU (docs/performance.md). `make PYTHON=python3.13 run` overrides.
+PYTHON ?= $(shell for p in /usr/bin/python3 python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help run install test check bench docs-settings clean
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+run: $(VENV)/installed ## Start the daemon with demo events and an embedded Valkey, on 127.0.0.1:8000
+	@$(BIN)/broker serve --dev
+
+install: $(VENV)/installed ## Make .venv with the broker in it
+
+test: $(VENV)/installed-test check ## Run every test (they bring their own Redis)
+	$(BIN)/python -m pytest
+
+check: $(VENV)/installed-test ## Types and lint
+	$(BIN)/ruff check --config conf/ruff.toml broker tests
+	$(BIN)/ruff format --check --config conf/ruff.toml broker tests
+	$(BIN)/mypy
+
+bench: $(VENV)/installed-test ## Measure this machine: CPU and deliveries a second, WebSocket and SSE
+	$(BIN)/python -m tests.bench
+
+docs-settings: $(VENV)/installed ## Write conf/broker.toml and the table in docs/settings.md anew from the code
+	$(BIN)/broker config defaults > conf/broker.toml
+	sed -i.old '/generated: broker config table/q' docs/settings.md && rm -f docs/settings.md.old
+	(echo; $(BIN)/broker config table) >> docs/settings.md
+
+clean: ## Remove what the targets above made
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer with venv was found. On Debian: apt install python3 python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# The installed copy is the working tree itself, so only a change of the requirements installs again.
+$(VENV)/installed: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/installed-test: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@ $(VENV)/installed

@@ -1,0 +1,155 @@
+"""The WebSocket conversation, step by step."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.channel import Channel
+from broker.session import Reply, Session, Subscribe, Unsubscribe
+
+NOW = 1_700_000_000.5
+STAMP = "2023-11-14T22:13:20.500Z"
+
+
+def session(most: int = 3, served: frozenset[str] | None = None) -> Session:
+    return Session(most, served)
+
+
+def said(steps: list[Any]) -> list[Any]:
+    """Replies as what they say; other steps as they are."""
+    return [json.loads(step.body) if isinstance(step, Reply) else step for step in steps]
+
+
+def tell(session: Session, command: object) -> list[Any]:
+    return said(session.receive_text(json.dumps(command), NOW))
+
+
+def subscribed(name: str, **ids: str) -> dict[str, object]:
+    return {
+        "type": "subscribed",
+        "channel": name.split(":")[0],
+        "id": ids.get("id"),
+        "userId": ids.get("userId"),
+        "name": name,
+        "success": True,
+        "timestamp": STAMP,
+    }
+
+
+def test_the_greeting_and_the_heartbeat() -> None:
+    assert json.loads(session().greeting("ws_1", NOW)) == {
+        "type": "connected",
+        "message": "Connected to real-time service",
+        "clientId": "ws_1",
+        "timestamp": STAMP,
+    }
+    assert json.loads(session().heartbeat(NOW)) == {"type": "heartbeat", "serverTime": STAMP, "timestamp": STAMP}
+    assert json.loads(session().farewell(NOW)) == {
+        "type": "disconnected",
+        "message": "Server shutting down",
+        "timestamp": STAMP,
+    }
+
+
+def test_a_subscribe_is_answered_once_the_channel_is_live() -> None:
+    talk = session()
+    assert tell(talk, {"type": "subscribe", "channel": {"type": "a", "id": "1"}}) == [Subscribe(Channel("a", "1"))]
+    assert talk.channel_names == []
+    assert said(talk.joined("a:1", NOW)) == [subscribed("a:1", id="1")]
+    assert talk.channel_names == ["a:1"]
+
+
+def test_every_subscribe_gets_its_answer() -> None:
+    talk = session()
+    tell(talk, {"type": "subscribe", "channel": "a:1"})
+    assert tell(talk, {"type": "subscribe", "channel": {"type": "a", "id": "1"}}) == []
+    assert said(talk.joined("a:1", NOW)) == [subscribed("a:1", id="1")] * 2
+    assert tell(talk, {"type": "subscribe", "channel": "a:1"}) == [subscribed("a:1", id="1")]
+
+
+def test_unsubscribing() -> None:
+    talk = session()
+    for name in ("a:1", "a:2", "b"):
+        tell(talk, {"type": "subscribe", "channel": name})
+        talk.joined(name, NOW)
+    unsubscribed = {**subscribed("a"), "type": "unsubscribed"}
+    assert tell(talk, {"type": "unsubscribe", "channel": {"type": "a"}}) == [
+        Unsubscribe((Channel("a", "1"), Channel("a", "2"))),
+        unsubscribed,
+    ]
+    assert tell(talk, {"type": "unsubscribe", "channel": "a"}) == [{**unsubscribed, "success": False}]
+    assert tell(talk, {"type": "unsubscribe", "channel": "b:1"}) == [
+        {**subscribed("b:1", id="1"), "type": "unsubscribed", "success": False}
+    ]
+    assert talk.channel_names == ["b"]
+
+
+def test_a_subscribe_that_is_taken_back_before_it_is_live() -> None:
+    talk = session()
+    tell(talk, {"type": "subscribe", "channel": "a:1"})
+    assert tell(talk, {"type": "unsubscribe", "channel": "a:1"})[0] == Unsubscribe((Channel("a", "1"),))
+    assert talk.every_channel() == []
+
+
+def test_the_limit_on_subscriptions_names_itself() -> None:
+    talk = session(most=1)
+    tell(talk, {"type": "subscribe", "channel": "a:1"})
+    assert tell(talk, {"type": "subscribe", "channel": "a:2"}) == [
+        {
+            "type": "error",
+            "code": "too_many_subscriptions",
+            "message": "at most 1 subscriptions for each client; unsubscribe from some first",
+            "timestamp": STAMP,
+        }
+    ]
+
+
+def test_a_type_that_is_not_served() -> None:
+    assert tell(session(served=frozenset({"b"})), {"type": "subscribe", "channel": "a:1"})[0]["code"] == (
+        "channel_type_refused"
+    )
+
+
+def test_what_redis_refused_is_forgotten() -> None:
+    talk = session()
+    tell(talk, {"type": "subscribe", "channel": "a:1"})
+    assert said(talk.refused("a:1", "NOPERM", NOW))[0]["code"] == "upstream_refused"
+    assert tell(talk, {"type": "subscribe", "channel": "a:1"}) == [Subscribe(Channel("a", "1"))]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("", "bad_json"),
+        ("{", "bad_json"),
+        ("[" * 100_000, "bad_json"),
+        ("[]", "bad_command"),
+        ("null", "bad_command"),
+        ("{}", "bad_command"),
+        ('{"type":7}', "bad_command"),
+        ('{"type":"shout"}', "unknown_command"),
+        ('{"type":"subscribe"}', "bad_channel"),
+        ('{"type":"unsubscribe","channel":"a b"}', "bad_channel"),
+        ('{"type":"subscribe","channel":{"type":"a","id":1e400}}', "bad_json"),
+        ('{"type":"subscribe","channel":{"type":"a","id":123456789012345678901234567890}}', "bad_channel"),
+    ],
+)
+def test_what_is_not_understood_gets_a_stable_code(text: str, code: str) -> None:
+    (reply,) = said(session().receive_text(text, NOW))
+    assert (reply["type"], reply["code"], reply["timestamp"]) == ("error", code, STAMP)
+
+
+@given(st.text() | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps))
+def test_nothing_that_a_client_says_raises(text: str) -> None:
+    for step in session().receive_text(text, NOW):
+        assert isinstance(step, Reply | Subscribe | Unsubscribe)
+
+
+def test_binary_and_ping() -> None:
+    assert said(session().receive_binary(NOW))[0]["code"] == "binary_frame"
+    assert tell(session(), {"type": "ping"}) == [{"type": "pong", "timestamp": STAMP}]

@@ -1,0 +1,127 @@
+"""Imports point down the rings and never sideways; files stay short; names say something."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent / "broker"
+
+# The rings, outside in. A file or folder that is not named here fails the test below.
+RINGS: dict[int, set[str]] = {
+    6: {"__main__"},
+    5: {"cli"},
+    4: {"daemon"},
+    3: {"door", "websocket", "sse", "web", "upstream", "listening", "openfiles", "log", "demo", "subscriber"},
+    2: {"client", "clientele", "outbox", "visit", "census"},
+    1: {
+        "hub",
+        "interest",
+        "session",
+        "stream",
+        "request",
+        "frames",
+        "eventstream",
+        "wireformat",
+        "cors",
+    },
+    0: {"__init__", "message", "channel", "ending", "errors", "config", "timestamp"},
+}
+RING_OF = {name: ring for ring, names in RINGS.items() for name in names}
+
+# Within a ring, a file may import these neighbours: they are one noun in several files.
+SIDEWAYS = {
+    ("eventstream", "wireformat"): "a wire format is made of its encoders",
+    ("frames", "wireformat"): "a wire format is made of its encoders",
+    ("wireformat", "hub"): "the hub encodes a batch once for each wire format",
+    ("request", "stream"): "a stream is what a request asks for",
+    ("outbox", "client"): "a client owns its outbox",
+    ("outbox", "visit"): "closing a socket that trio may wait on",
+    ("client", "clientele"): "the clientele is made of clients",
+    ("client", "census"): "the census lists clients",
+    ("clientele", "census"): "the census counts the clientele",
+    ("channel", "config"): "channel types are part of the settings",
+    ("errors", "channel"): "every exception is in errors",
+    ("errors", "config"): "every exception is in errors",
+}
+IO_MODULES = {"trio", "socket", "asyncio", "threading", "time", "select", "subprocess"}
+
+
+def part_of(path: Path) -> str:
+    relative = path.relative_to(ROOT)
+    return relative.parts[0].removesuffix(".py")
+
+
+def imports_of(path: Path) -> set[str]:
+    """Dotted names that a file imports, wherever in it, except for typing only."""
+    found: set[str] = set()
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            if node.module == "broker":
+                found |= {f"broker.{alias.name}" for alias in node.names}
+    return found
+
+
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def test_every_file_has_a_ring() -> None:
+    assert {part_of(path) for path in FILES} == set(RING_OF)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_down(path: Path) -> None:
+    here = part_of(path)
+    wrong = []
+    for name in imports_of(path):
+        if not name.startswith("broker."):
+            continue
+        there = name.split(".")[1]
+        if there == here or there not in RING_OF:
+            continue
+        if RING_OF[there] > RING_OF[here] or (
+            RING_OF[there] == RING_OF[here] and (there, here) not in SIDEWAYS
+        ):
+            wrong.append(f"{here} (ring {RING_OF[here]}) imports {there} (ring {RING_OF[there]})")
+    assert wrong == []
+
+
+def test_no_sideways_permission_is_left_over() -> None:
+    used = {
+        (name.split(".")[1], part_of(path)) for path in FILES for name in imports_of(path) if name.startswith("broker.")
+    }
+    assert set(SIDEWAYS) - used == set()
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if RING_OF[part_of(path)] == 1], ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_rules_do_no_io_and_have_no_clock(path: Path) -> None:
+    assert {name.split(".")[0] for name in imports_of(path)} & IO_MODULES == set()
+    assert not [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Await | ast.AsyncFor)]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_are_short_and_open_with_what_they_are(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 400
+    assert ast.get_docstring(ast.parse(text))
+
+
+def test_no_file_is_named_after_nothing() -> None:
+    assert {path.stem for path in FILES} & {"utils", "helpers", "common", "misc", "manager", "core"} == set()
+
+
+def test_publishing_from_the_shell_does_not_load_the_daemon() -> None:
+    code = "import sys, broker.cli.pub; print(' '.join(m for m in ('trio', 'quart', 'hypercorn') if m in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=True)
+    assert done.stdout.strip() == ""
