@@ -6,7 +6,7 @@ No IP address and no token is ever in it. Source: the wire contract, "Base: HTTP
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import define
@@ -19,10 +19,15 @@ from broker.timestamp import timestamp
 
 @define(eq=False)
 class Census:
-    """Counts who is here. Costs nothing until it is asked."""
+    """Counts who is here. Costs nothing until it is asked.
+
+    Args:
+        connections: what the door counts, under the names that are shown.
+    """
 
     _hub: Hub
     _clientele: Clientele
+    _connections: Callable[[], Mapping[str, int]]
 
     def stats(self, clients_listed: int) -> Mapping[str, Any]:
         """The body of the answer, listing at most `clients_listed` clients of each transport."""
@@ -64,6 +69,7 @@ class Census:
                 "bytes": hub.bytes,
                 "endings": clientele.endings,
             },
+            "connections": self._connections(),
         }
 
 

@@ -66,7 +66,7 @@ class Channel:
             if part is None:
                 continue
             if not isinstance(part, str):
-                raise ChannelError(f"channel.{key} must be a string, not {_shown(repr(part))}")
+                raise ChannelError(f"channel.{key} must be a string, not {_described(part)}")
             _check_part(part, part)
         return cls(parts["type"], parts["id"], parts["userId"])
 
@@ -81,6 +81,11 @@ def _check_part(part: str, name: str) -> None:
     raise ChannelError(
         f"channel {_shown(name)} has a character that is not allowed; use letters, digits and _ - . @ = + ~"
     )
+
+
+def _described(part: object) -> str:
+    # Never the repr of a list or an object: one can be nested deep enough to be decoded, and too deep to be shown.
+    return "a list or an object" if isinstance(part, (list, Mapping)) else _shown(repr(part))
 
 
 def _shown(text: str) -> str:

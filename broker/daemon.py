@@ -11,6 +11,8 @@ import gc
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
+from functools import partial
 
 import attrs
 import structlog
@@ -26,7 +28,7 @@ from broker.cors import LOOPBACK
 from broker.demo import publish_demo
 from broker.door import Door, Route
 from broker.ending import SHUTDOWN
-from broker.errors import ConfigError, Problem
+from broker.errors import ConfigError, Problem, UpstreamRefused
 from broker.hub import Hub
 from broker.listening import name_of, open_listeners
 from broker.openfiles import connections_for, raise_open_file_limit
@@ -83,7 +85,11 @@ async def run_daemon(effective: Effective, *, dev: bool, on_ready: Callable[[Rea
         config = _for_development(config)
     max_connections = connections_for(raise_open_file_limit(), config.clients.max_connections)
     with open_listeners(config.listen, effective.origins["listen.addresses"]) as listeners:
-        async with _open_upstream(config) as (config, embedded), trio.open_nursery() as life:
+        async with (
+            _open_signals() as (stopping, ready),
+            _open_upstream(config) as (config, embedded),
+            trio.open_nursery() as life,
+        ):
             link = Link(config.redis, config.channels.message_max_bytes)
             ended = EndedStreams(config.sse.ended_seconds)
             hub = Hub(link, lambda name: ended.add(name, trio.current_time()))
@@ -93,7 +99,7 @@ async def run_daemon(effective: Effective, *, dev: bool, on_ready: Callable[[Rea
                 hub, clientele, config.clients, config.websocket, served, lambda: link.is_away
             )
             streams = SseDoor(hub, clientele, config.clients, config.sse, served, config.listen.cors_origins, ended)
-            web = WebServer(Census(hub, clientele), config.listen.cors_origins)
+            web = WebServer(Census(hub, clientele, lambda: _connections(door)), config.listen.cors_origins)
             door = Door(
                 config.listen,
                 (
@@ -103,11 +109,12 @@ async def run_daemon(effective: Effective, *, dev: bool, on_ready: Callable[[Rea
                 ),
                 max_connections,
             )
-            ready = trio.Event()
-            stopping = await life.start(_await_signals, life.cancel_scope, ready)
-            await life.start(link.serve, hub)
+            try:
+                await life.start(link.serve, hub)
+            except UpstreamRefused as refused:
+                raise UpstreamRefused(f"{refused} (set by {effective.origins['redis.url']})") from refused
             if dev:
-                life.start_soon(publish_demo, config.redis.url)
+                life.start_soon(partial(publish_demo, config.redis.url, channel_prefix=config.redis.channel_prefix))
             async with trio.open_nursery() as connections:
                 async with trio.open_nursery() as doors:
                     for listener in listeners:
@@ -128,6 +135,17 @@ async def run_daemon(effective: Effective, *, dev: bool, on_ready: Callable[[Rea
                 connections.cancel_scope.deadline = trio.current_time() + config.daemon.drain_seconds
             log.info("stopped", cut_off=clientele.statistics().endings.get("cancelled", 0))
             life.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _open_signals() -> AsyncIterator[tuple[trio.Event, trio.Event]]:
+    """An event that the first signal sets, and one to set once the daemon serves. Before anything is opened that
+    has to be cleaned up: a second signal, or one before the daemon serves, cancels what is inside.
+    """
+    async with trio.open_nursery() as life:
+        ready = trio.Event()
+        yield await life.start(_await_signals, life.cancel_scope, ready), ready
+        life.cancel_scope.cancel()
 
 
 async def _await_signals(
@@ -178,6 +196,18 @@ def _served_types(section: Channels) -> frozenset[str] | None:
     if section.undeclared == "serve":
         return None
     return BUILT_IN_TYPES.union(section.declared)
+
+
+def _connections(door: Door) -> dict[str, int]:
+    """The door's counts as the stats show them."""
+    counts = door.statistics()
+    return {
+        "open": counts.connections,
+        "max": door.max_connections,
+        "accepted": counts.accepted,
+        "refusedBusy": counts.refused_busy,
+        "failed": counts.failed,
+    }
 
 
 def _settle_memory() -> None:

@@ -155,13 +155,15 @@ class Door:
             visit.close()
 
     async def _converse(self, visit: Visit) -> None:
+        method = ""
         try:
             while True:
                 request = await visit.read_request()
+                method = request.method
                 if not await self._handler(request.path)(visit, request) or self._closing:
                     return
         except RequestRefused as refused:
-            await visit.write(refusal_answer(refused))
+            await visit.write(refusal_answer(refused, method))
             await visit.linger()
 
     def _handler(self, path: str) -> Handler:

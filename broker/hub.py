@@ -180,8 +180,8 @@ class Hub:
             concerned.update(dict.fromkeys(lane))
         for joining in list(topic.joining):
             self._abandon(joining)
-        self._topics.pop(name, None)
-        self.upstream.release(name)
+        if self._topics.pop(name, None) is not None:
+            self.upstream.release(name)
         for subscriber in concerned:
             subscriber.refused(name, why)
 

@@ -130,9 +130,11 @@ class Interest:
             self._released.pop(name, None)
             if not entry.wanted:
                 self._forget_if_done(name, entry)
+            elif name in self._to_ask:
+                continue
             elif len(names) > 1:
                 self._to_ask_alone[name] = None
-            elif name not in self._to_ask:
+            else:
                 self._to_restore.discard(name)
                 del self._entries[name]
                 refused.append(name)

@@ -54,7 +54,7 @@ def _open(address: Address, backlog: int, origin: str, stack: ExitStack) -> list
         for listener in opened:
             listener.setblocking(False)
             listener.listen(backlog)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # a name that IDNA refuses, such as a..b, is a UnicodeError
         raise ListenError(f"cannot listen on {address} (set by {origin}): {_advice(error)}") from error
     return opened
 
@@ -117,8 +117,8 @@ def _unlink(path: str, inode: int) -> None:
         pass
 
 
-def _advice(error: OSError) -> str:
-    if isinstance(error, socket.gaierror):
+def _advice(error: OSError | UnicodeError) -> str:
+    if isinstance(error, socket.gaierror | UnicodeError):
         return "no address of that name; write an IP address or a name that this machine resolves"
     if error.errno == errno.EADDRINUSE:
         return "another program listens there; stop it, or choose another address with --listen"

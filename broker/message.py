@@ -43,7 +43,8 @@ def _is_json_to_the_letter(payload: bytes) -> bool:
     if b"\\u" not in payload:
         return False
     try:
-        json.loads(payload, parse_constant=_no_constant)
+        # As text: of bytes it would guess the encoding, and take UTF-16 and a byte order mark.
+        json.loads(payload.decode(), parse_constant=_no_constant)
     except (ValueError, RecursionError):
         return False
     return True

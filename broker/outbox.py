@@ -89,6 +89,8 @@ class Outbox:
             drop_unsent: forget what is queued, except what the wire has half of, so that a client
                 that is too slow for its queue still has a chance to read why it must go.
         """
+        if self._fd < 0:
+            return
         now = trio.current_time()
         if drop_unsent and self._queue:
             then, head = self._queue.popleft()

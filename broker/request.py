@@ -18,6 +18,8 @@ import msgspec
 from attrs import define, field, frozen
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9\-._~%!$&'()*+,;=]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+# A target may be a whole URL (RFC 9112, 3.2.2); what is served does not depend on its host.
+_ORIGIN = re.compile(rb"^[Hh][Tt][Tt][Pp][Ss]?://[^/?]*(?=/|$)")
 
 
 class RequestRefused(Exception):
@@ -88,7 +90,7 @@ class Request:
     def whole_bytes(self, body: bytes) -> bytes:
         """The request written anew for the web app: `body` framed by its length, no other protocol asked for."""
         added = [b"content-length: %d" % len(body)] if body else []
-        if b"close" in self.tokens(b"connection"):
+        if not self.keeps_alive:
             added.append(b"connection: close")
         return self.head_bytes(_UPGRADING | _FRAMING, *added) + body
 
@@ -126,7 +128,9 @@ class RequestReader:
     _refused: RequestRefused | None = field(init=False, default=None)
     _target: bytes = field(init=False, default=b"")
     _headers: list[tuple[bytes, bytes]] = field(init=False, factory=list)
-    _in_head: bool = field(init=False, default=True)
+    _in_body: bool = field(init=False, default=False)
+    _head_begun: bool = field(init=False, default=False)
+    _head_completed: bool = field(init=False, default=False)  # by what is being fed
     _head_bytes: int = field(init=False, default=0)
     _rest: bytes = field(init=False, default=b"")
     body_bytes: int = field(init=False, default=0)
@@ -135,15 +139,14 @@ class RequestReader:
         """Take bytes from the connection. What is wrong with them is raised when its turn comes."""
         if self._parser is None:
             self._parser = httptools.HttpRequestParser(self)
-        began_in_head = self._in_head
         self.body_bytes += len(data)
+        self._head_completed = self._in_body
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._stop_at_upgrade(data[upgrade.args[0] :])
+            self._parse(data)
         except httptools.HttpParserError as error:
             self._refused = error.__context__ if isinstance(error.__context__, RequestRefused) else _refusal(error)
-        if self._in_head and began_in_head and not self._refused:
+        # A head that begins behind other things is not counted before its second piece: a whole one is weighed anyway.
+        if self._head_begun and not self._head_completed and not self._refused:
             self._head_bytes += len(data)
             if self._head_bytes > self._head_max_bytes:
                 self._refused = _head_too_large(self._head_max_bytes)
@@ -171,27 +174,31 @@ class RequestReader:
     @property
     def is_between_requests(self) -> bool:
         """Whether nothing of a next request has arrived."""
-        return not self._events and self._in_head and not self._head_bytes and self._refused is None
+        return not self._events and not self._head_begun and not self._in_body and self._refused is None
 
     def close(self) -> bytes:
         """Read no further. Returns what arrived behind a request that asks for a WebSocket."""
         self._parser = None
         return self._rest
 
+    def on_message_begin(self) -> None:
+        self._head_begun = True
+
     def on_url(self, part: bytes) -> None:
         self._target += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_head:
+        if not self._in_body:  # else a trailer
             self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None
         target, headers = self._target, tuple(self._headers)
-        self._target, self._headers, self._in_head, self._head_bytes, self.body_bytes = b"", [], False, 0, 0
+        self._target, self._headers, self._head_bytes, self.body_bytes = b"", [], 0, 0
+        self._head_begun, self._head_completed, self._in_body = False, True, True
         request = Request(
             self._parser.get_method().decode(),
-            target,
+            target if target[:1] == b"/" else _ORIGIN.sub(b"", target) or b"/",
             self._parser.get_http_version().encode(),
             headers,
             self._parser.should_upgrade() and any(_is_websocket(*header) for header in headers),
@@ -202,7 +209,7 @@ class RequestReader:
         self._events.append(BodyPart(data))
 
     def on_message_complete(self) -> None:
-        self._in_head = True
+        self._in_body = False
         self._events.append(EndOfBody())
 
     def _next_event(self) -> Request | BodyPart | EndOfBody | None:
@@ -212,7 +219,17 @@ class RequestReader:
             raise self._refused
         return None
 
+    def _parse(self, data: bytes) -> None:
+        while self._parser is not None:
+            try:
+                self._parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
+                self._stop_at_upgrade(data)
+
     def _stop_at_upgrade(self, rest: bytes) -> None:
+        """The parser stopped behind a request that asks for another protocol, and `rest` behind it."""
         self._events.pop()
         request = self._events.pop()
         assert isinstance(request, Request)
@@ -224,7 +241,8 @@ class RequestReader:
             self._rest = rest
         else:
             # Java's client asks for h2c with its first POST: it is answered as if it had not asked (RFC 9110, 7.8).
-            self.feed(request.head_bytes(_UPGRADING) + rest)
+            self._parser = httptools.HttpRequestParser(self)
+            self._parser.feed_data(request.head_bytes(_UPGRADING))
 
 
 def _is_websocket(name: bytes, value: bytes) -> bool:
@@ -232,6 +250,8 @@ def _is_websocket(name: bytes, value: bytes) -> bool:
 
 
 def _checked(request: Request, head_max_bytes: int) -> Request:
+    if request.http_version not in (b"1.1", b"1.0"):
+        raise _other_version()
     size = len(request.target) + sum(len(name) + len(value) + 4 for name, value in request.headers)
     if size > head_max_bytes:
         raise _head_too_large(head_max_bytes)
@@ -249,9 +269,13 @@ def _head_too_large(head_max_bytes: int) -> RequestRefused:
     )
 
 
+def _other_version() -> RequestRefused:
+    return RequestRefused(505, "only HTTP/1.0 and HTTP/1.1 are served here", "Use HTTP/1.1.")
+
+
 def _refusal(error: httptools.HttpParserError) -> RequestRefused:
     if "PRI" in str(error) or "HTTP version" in str(error):
-        return RequestRefused(505, "only HTTP/1.0 and HTTP/1.1 are served here", "Use HTTP/1.1.")
+        return _other_version()
     return RequestRefused(400, f"malformed request: {error}", "Send an HTTP/1.1 request that RFC 9112 allows.")
 
 
@@ -271,5 +295,8 @@ def answer(status: int, body: bytes, headers: Mapping[str, str]) -> bytes:
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
 
 
-def refusal_answer(refused: RequestRefused) -> bytes:
-    return answer(refused.status, error_body(refused.status, refused.detail, refused.hint), refused.headers)
+def refusal_answer(refused: RequestRefused, method: str = "") -> bytes:
+    """The whole answer; to HEAD without the body that its length announces (RFC 9110, 9.3.2)."""
+    body = error_body(refused.status, refused.detail, refused.hint)
+    whole = answer(refused.status, body, refused.headers)
+    return whole.removesuffix(body) if method == "HEAD" else whole

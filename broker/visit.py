@@ -94,6 +94,8 @@ class Visit:
         """
         most = self.bounds.body_max_bytes
         too_large = RequestRefused(413, f"the request body is larger than {most} bytes", "Send less at once.")
+        if int(request.header(b"content-length") or 0) > most:
+            raise too_large
         parts: list[bytes] = []
         size = 0
         if b"100-continue" in request.tokens(b"expect") and request.http_version != b"1.0":

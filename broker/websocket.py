@@ -159,6 +159,9 @@ class WebSocketConversation:
     _ping_at: float = field(init=False, default=0.0)
     _close_reply: CloseConnection | None = field(init=False, default=None)
     _why: str = field(init=False, default="")
+    # Behind a close frame or an error wsproto reads nothing more, and would keep all that it is given. A message
+    # that is too big goes on and on: what is left of it is not worth parsing.
+    _deaf: bool = field(init=False, default=False)
 
     def opened(self) -> float:
         self._wire = Connection(ConnectionType.SERVER)
@@ -173,7 +176,7 @@ class WebSocketConversation:
 
     def receive(self, data: bytes) -> None:
         self._heard_at = trio.current_time()
-        if self._wire.state is ConnectionState.CLOSED or self._wire.state is ConnectionState.REMOTE_CLOSING:
+        if self._deaf:
             return
         self._wire.receive_data(data)
         for event in self._wire.events():
@@ -207,7 +210,11 @@ class WebSocketConversation:
 
     @property
     def awaits_peer(self) -> bool:
-        return self._wire.state is ConnectionState.LOCAL_CLOSING and self._client.ending not in _BEYOND_TALKING
+        return (
+            self._wire.state is ConnectionState.LOCAL_CLOSING
+            and not self._deaf
+            and self._client.ending not in _BEYOND_TALKING
+        )
 
     @property
     def channel_names(self) -> list[str]:
@@ -225,6 +232,7 @@ class WebSocketConversation:
         self._empty_fragments += event.frame_finished and not size
         if self._size > self._bounds.message_max_bytes or self._empty_fragments > _EMPTY_FRAGMENTS_MAX:
             self._parts = None
+            self._deaf = True
             self._client.end(FRAME_TOO_BIG)
             return
         if self._parts is None and event.message_finished:
@@ -244,6 +252,7 @@ class WebSocketConversation:
             self._talk.binary(data)
 
     def _on_close(self, event: CloseConnection) -> None:
+        self._deaf = True
         if self._wire.state is not ConnectionState.OPEN:
             self._close_reply = event.response()
             self._client.end(LEFT)
@@ -253,6 +262,7 @@ class WebSocketConversation:
         self._client.end(BAD_TEXT if event.code == CloseReason.INVALID_FRAME_PAYLOAD_DATA else PROTOCOL_ERROR)
 
 
+# Endings after which the peer's half of the goodbye is not waited for (RFC 6455, 7.1.7).
 _BEYOND_TALKING = (VANISHED, INTERNAL_ERROR, OUTBOX_FULL, OUTBOX_STALE, SILENT)
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from urllib.parse import urlsplit
+from shlex import quote
+from urllib.parse import unquote, urlsplit
 
 from broker import __version__
 from broker.config.address import Address
+from broker.config.document import variable
 from broker.config.secret import mask_url
 from broker.daemon import Ready
 
@@ -30,11 +32,10 @@ def banner(ready: Ready, *, dev: bool) -> str:
     ]
     if dev:
         lines.append("  Demo        events on job_progress:demo, video_render:demo, campaign_metrics:demo and others")
-    channel = "campaign_metrics:demo" if dev else _CHANNEL
-    demo = [f"  {_curl(first)}/api/stream?channel=campaign_metrics:demo'   (demo events)"] if dev else []
+    demo = [f"  {_curl(first)}/api/stream?channel=campaign_metrics:demo'"] if dev else []
     lines += [
         "",
-        "See it work. Subscribe in one terminal:",
+        "See it work. Subscribe in one terminal" + (", to demo events or to events of yours:" if dev else ":"),
         *demo,
         f"  {_curl(first)}/api/stream?channel={_CHANNEL}'",
         "Publish in another, in any of these ways:",
@@ -53,7 +54,7 @@ def _url(scheme: str, address: Address) -> str:
 
 def _curl(address: Address) -> str:
     if address.path:
-        return f"curl -N --unix-socket {address.path} 'http://localhost"
+        return f"curl -N --unix-socket {quote(address.path)} 'http://localhost"
     return f"curl -N '{_url('http', address)}"
 
 
@@ -72,16 +73,22 @@ def _who(addresses: list[Address]) -> str:
 
 def _publishing(ready: Ready) -> list[str]:
     url = ready.embedded.service_url if ready.embedded is not None else ready.config.redis.url
-    channel = ready.config.redis.channel_prefix + _CHANNEL
+    prefix = ready.config.redis.channel_prefix
+    channel = prefix + _CHANNEL
     shown = mask_url(url)
-    option = f"--redis {shown} " if ready.embedded is not None else ""
+    # `broker pub` reads the same environment; a URL with a password is set there and not shown here.
+    environment = f"{variable('redis.channel_prefix')}={quote(prefix)} " if prefix else ""
+    option = f"--redis {quote(shown)} " if shown == url else ""
     split = urlsplit(shown)
-    cli = f"redis-cli -p {split.port or 6379}" if split.hostname == "127.0.0.1" else f"redis-cli -u {shown}"
     if split.scheme == "unix":
-        cli = f"redis-cli -s {split.path}"
+        cli = f"redis-cli -s {quote(unquote(split.path))}"
+    elif shown == f"redis://127.0.0.1:{split.port}{split.path}":
+        cli = f"redis-cli -p {split.port}"
+    else:
+        cli = f"redis-cli -u {quote(shown)}"
     return [
-        f"{_program()} pub {option}{_CHANNEL} '{_EVENT}'",
-        f"{cli} PUBLISH {channel} '{_EVENT}'",
+        f"{environment}{_program()} pub {option}{_CHANNEL} '{_EVENT}'",
+        f"{cli} PUBLISH {quote(channel)} '{_EVENT}'",
         "python3:  import redis",
         f"          r = redis.Redis.from_url({shown!r})",
         f"          r.publish({channel!r}, {_EVENT!r})",
@@ -90,7 +97,16 @@ def _publishing(ready: Ready) -> list[str]:
 
 def _program() -> str:
     """This program as a person in the same folder would call it."""
-    if shutil.which("broker"):
-        return "broker"
-    path = os.path.relpath(sys.argv[0])
-    return path if not path.startswith("..") else sys.argv[0]
+    path = sys.argv[0]
+    if os.path.basename(path) == "__main__.py":
+        return f"{_near(sys.executable)} -m broker"
+    found = shutil.which("broker")
+    return "broker" if found and os.path.realpath(found) == os.path.realpath(path) else _near(path)
+
+
+def _near(path: str) -> str:
+    """A path as a shell takes it: from here where it is below, else whole. Without a slash it would be looked up."""
+    below = os.path.relpath(path)
+    if below.startswith(".."):
+        return quote(os.path.abspath(path))
+    return quote(below if "/" in below else f"./{below}")

@@ -95,7 +95,7 @@ class Link:
                 if attempts == 0:
                     log.warning("waiting for Redis", redis=shown, why=str(error))
             else:
-                attempts = 0
+                opened_at = trio.current_time()
                 ready, started = None if started else task_status, True
                 try:
                     await self._listen(connection, hub, ready)
@@ -103,6 +103,9 @@ class Link:
                     self._lose(connection, hub, group)
                 finally:
                     connection.close()
+                # One that lives for a moment only is no reason to come back at once, again and again.
+                if trio.current_time() - opened_at >= self._section.backoff_max_seconds:
+                    attempts = 0
             if not started:
                 started = True
                 task_status.started()
@@ -208,7 +211,7 @@ class Link:
         if not self._interest.is_waiting:
             raise UpstreamError(f"Redis answered with an error: {why}")
         for name in self._interest.refused():
-            log.warning("Redis refused a channel", channel=name.decode("utf-8", "backslashreplace"), why=why)
+            self._refusals.note_channel(name, why, trio.current_time())
             hub.refused(name[len(self._prefix) :], why)
         self._due.set()
         self._settle_if_complete()

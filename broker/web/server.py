@@ -83,7 +83,10 @@ class WebServer:
         body = await visit.read_body(request)
         lane = Lane(visit, request.whole_bytes(body))
         await self.load()(lane)
-        return request.keeps_alive and not (lane.broken or lane.closed)
+        keeps = request.keeps_alive and not (lane.broken or lane.closed)
+        if not keeps and not lane.broken:
+            await visit.linger()
+        return keeps
 
     def load(self) -> Callable[[Lane], Awaitable[None]]:
         """What answers the request of a lane. Blocks the first time."""

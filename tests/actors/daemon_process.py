@@ -21,21 +21,22 @@ READY_SECONDS = 15.0
 
 @define(eq=False)
 class DaemonProcess:
-    """`broker serve` on a free port. Blocks; call from a thread or before the loop.
+    """`broker serve` on a free port, or where `listen` says. Blocks; call from a thread or before the loop.
 
     Args:
-        flags: flags besides `--listen 127.0.0.1:0` and `--redis`.
+        flags: flags besides `--listen` and `--redis`.
     """
 
     redis_url: str | None
     log_path: Path
     flags: tuple[str, ...] = ()
     environ: dict[str, str] = field(factory=dict)
+    listen: str = "127.0.0.1:0"
     process: subprocess.Popen[str] = field(init=False)
     port: int = field(init=False)
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "broker", "serve", "--listen", "127.0.0.1:0", *self.flags]
+        command = [sys.executable, "-m", "broker", "serve", "--listen", self.listen, *self.flags]
         if self.redis_url is not None:
             command += ["--redis", self.redis_url]
         clean = {key: value for key, value in os.environ.items() if not key.startswith("BROKER_") and key != "REDIS_URL"}
@@ -54,6 +55,16 @@ class DaemonProcess:
                 return
             if not line:
                 raise RuntimeError(f"the daemon did not start:\n{self.log()}")
+
+    def rest_of_banner(self) -> str:
+        """What the daemon printed behind its first line, to the empty line at the end. Call it once."""
+        assert self.process.stdout is not None
+        lines: list[str] = []
+        while not lines or lines[-1].strip() or len(lines) < 8:
+            line = self.process.stdout.readline()
+            assert line, f"the daemon ended:\n{self.log()}"
+            lines.append(line)
+        return "".join(lines)
 
     @property
     def url(self) -> str:

@@ -1,0 +1,148 @@
+"""Mutated handshakes and frames, seeded: `BROKER_FUZZ_SEED=7 BROKER_FUZZ_TIMES=50 pytest tests/bad_input/test_mutations.py`.
+
+Every answer is one that the contract knows; the process stays, its log is clean, those beside lose nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+
+from tests.actors.daemon_process import DaemonProcess
+from tests.actors.raw_client import (
+    CLOSE,
+    CONTINUATION,
+    PONG,
+    TEXT,
+    RawClient,
+    close_frame,
+    frame,
+    head,
+    resident_bytes,
+    text,
+    upgrade,
+    wait_until,
+)
+from tests.actors.refusal import assert_refusal
+
+SEED = int(os.environ.get("BROKER_FUZZ_SEED", "0")) or random.randrange(1, 1 << 32)
+TIMES = int(os.environ.get("BROKER_FUZZ_TIMES", "1"))
+HANDSHAKES = 3_000
+CONNECTIONS, FRAMES_EACH = 1_000, 20
+GROWTH_BYTES = 20 << 20
+
+SEEDS = [
+    upgrade(),
+    upgrade(b"/ws?userId=a%20b", b"Origin: http://localhost", b"Sec-WebSocket-Extensions: permessage-deflate"),
+    head(b"GET /health HTTP/1.1"),
+    head(b"GET /api/realtime/stats?clients=3 HTTP/1.1", b"Accept: */*", b"Cookie: a=b; c=d"),
+    head(b"GET /api/stream?channel=fuzz:1&userId=u HTTP/1.1", b"Last-Event-ID: 7"),
+    head(b"GET /api/stream/render-progress/fuzz HTTP/1.1"),
+    head(b"POST /health HTTP/1.1", b"Content-Length: 5") + b"hello",
+    head(b"POST /health HTTP/1.1", b"Transfer-Encoding: chunked") + b"5\r\nhello\r\n0\r\n\r\n",
+    head(b"POST /nothing HTTP/1.1", b"Connection: Upgrade", b"Upgrade: h2c", b"Content-Length: 2") + b"{}",
+    head(b"OPTIONS * HTTP/1.1", b"Access-Control-Request-Method: GET"),
+]
+SPLICES = [b"\r\n", b"\n", b"\r", b"\0", b" ", b":", b",", b"\xff", b"\xc3\xa9", b"%0d%0a", b"Host: b\r\n", b"?", b"#", b"//",
+           b"Content-Length: 7\r\n", b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n", b"HTTP/1.0", b"9" * 20,
+           b"Upgrade: websocket\r\n", b"Expect: 100-continue\r\n", b"a" * 5000, b"\t", b";", b"[::1]", b"@", b"HEAD "]  # fmt: skip
+PAYLOADS = [
+    b"", b"a", b'{"type":"ping"}', b'{"type":"subscribe","channel":"fuzz:1"}', b'{"type":"unsubscribe","channel":"fuzz"}',
+    b'{"type":"subscribe","channel":{"type":"fuzz","id":null,"userId":"u"}}', b"\xff\xfe", b"[" * 2000, b"\xe2\x82",
+    b'{"type":"subscribe","channel":{"type":[' + b'{"a":' * 300, b"\x03\xe8", b"\x03", b"*" * 126, b"*" * 70000,
+]  # fmt: skip
+
+
+def mutated(dice: random.Random, data: bytes) -> bytes:
+    """`data` with one to four bytes changed, cut out, doubled or put in."""
+    changed = bytearray(data)
+    for _ in range(dice.randint(1, 4)):
+        at = dice.randrange(len(changed) + 1)
+        match dice.randrange(5):
+            case 0:
+                changed[at : at + 1] = bytes((dice.randrange(256),))
+            case 1:
+                del changed[at : at + dice.randrange(1, 20)]
+            case 2:
+                changed[at:at] = changed[at : at + dice.randrange(1, 40)]
+            case 3:
+                changed[at:at] = dice.choice(SPLICES)
+            case 4:
+                changed[at : at + 1] = bytes((changed[at] ^ 1 << dice.randrange(8),)) if at < len(changed) else b""
+    return bytes(changed)
+
+
+def random_frame(dice: random.Random) -> bytes:
+    if dice.random() < 0.6:
+        return dice.choice([text({"type": "ping"}), frame(PONG), frame(9, b"p"), frame(TEXT, dice.choice(PAYLOADS[:6]))])
+    made = frame(
+        dice.choice([TEXT, TEXT, 2, CONTINUATION, 9, 10, CLOSE, dice.randrange(16)]),
+        dice.choice(PAYLOADS),
+        fin=dice.random() < 0.8,
+        rsv=dice.choice([0, 0, 0, 0, dice.randrange(8)]),
+        masked=dice.random() < 0.95,
+        length=dice.choice([None] * 9 + [dice.randrange(1 << 64)]),
+    )
+    return mutated(dice, made) if dice.random() < 0.3 else made
+
+
+def test_mutated_handshakes(port: int, served: DaemonProcess) -> None:
+    print(f"BROKER_FUZZ_SEED={SEED}")
+    dice = random.Random(SEED)
+    before = resident_bytes(served.process.pid)
+    for _ in range(HANDSHAKES * TIMES):
+        sent = mutated(dice, dice.choice(SEEDS))
+        with RawClient.connect(port) as client:
+            if dice.random() < 0.3:
+                cut = dice.randrange(len(sent) + 1)
+                client.try_send(sent[:cut])
+                client.try_send(sent[cut:])
+            else:
+                client.try_send(sent)
+            if dice.random() < 0.1:
+                client.reset()
+                continue
+            client.finish()
+            client.sock.settimeout(0.1)
+            check_answers(client, sent)
+    assert resident_bytes(served.process.pid) - before < GROWTH_BYTES
+    wait_until(lambda: served.stats()["websocket"]["totalConnections"] == 1)
+
+
+def check_answers(client: RawClient, sent: bytes) -> None:
+    """Every answer that comes is an upgrade, a stream, JSON, an error with its three fields, or nothing at all."""
+    try:
+        while True:
+            answer = client.answer(to_head=b"HEAD " in sent)
+            if answer.status in (100, 101, 204) or answer.headers.get("content-type") == "text/event-stream":
+                return
+            if b"HEAD " in sent:
+                return
+            if answer.status == 200:
+                assert answer.json(), (sent, answer)
+            else:
+                assert_refusal(answer, answer.status)
+                assert 400 <= answer.status < 500 or answer.status == 505, (sent, answer)
+    except (EOFError, TimeoutError):
+        return
+
+
+def test_mutated_frames(port: int, served: DaemonProcess) -> None:
+    print(f"BROKER_FUZZ_SEED={SEED}")
+    dice = random.Random(SEED + 1)
+    before = resident_bytes(served.process.pid)
+    for _ in range(CONNECTIONS * TIMES):
+        with RawClient.websocket(port) as client:
+            client.try_send(b"".join(random_frame(dice) for _ in range(FRAMES_EACH)))
+            if dice.random() < 0.1:
+                client.reset()
+                continue
+            client.try_send(close_frame(1000))
+            client.finish()
+            frames = client.frames()
+            assert all(got.opcode in (TEXT, PONG) for got in frames[:-1])
+            if frames and frames[-1].opcode == CLOSE:
+                assert frames[-1].code in (None, 1000, 1002, 1007, 1009) or frames[-1].code > 1000
+    assert resident_bytes(served.process.pid) - before < GROWTH_BYTES
+    wait_until(lambda: served.stats()["websocket"]["totalConnections"] == 1)
+    wait_until(lambda: not [name for name in served.stats()["channels"]["channels"] if name.startswith("fuzz")])

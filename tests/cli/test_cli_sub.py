@@ -1,0 +1,173 @@
+"""`broker sub`, run as a person runs it: in a process of its own, in pipes and on a terminal."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from broker.cli.sub import escaped
+from tests.actors.daemon_process import DaemonProcess
+from tests.actors.redis_server import RedisServer, free_port
+from tests.conftest import errors_of
+
+BOUND_SECONDS = 10.0
+Shared = tuple[RedisServer, DaemonProcess]
+Sub = subprocess.Popen[bytes]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    """A Redis and a daemon for all tests that leave them as they are, each with channels of its own."""
+    folder = tmp_path_factory.mktemp("shared")
+    redis_server = RedisServer(folder)
+    redis_server.start()
+    daemon = DaemonProcess(redis_server.url, folder / "daemon.log", ("--log-format", "json"))
+    daemon.start()
+    yield redis_server, daemon
+    daemon.stop()
+    redis_server.kill()
+    assert errors_of(daemon) == []
+
+
+@contextmanager
+def _sub(*arguments: str, stdout: int = subprocess.PIPE, url: str | None = None) -> Iterator[Sub]:
+    command = [sys.executable, "-m", "broker", "sub", *arguments]
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("BROKER_")}
+    if url is not None:
+        environ["BROKER_URL"] = url
+    with subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, env=environ, bufsize=0) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _read_line(process: Sub, file: str = "stdout") -> str:
+    stream = getattr(process, file)
+    ready, _, _ = select.select([stream], [], [], BOUND_SECONDS)
+    assert ready, f"nothing on {file}"
+    return str(stream.readline().decode())
+
+
+def _until_subscribed(daemon: DaemonProcess, channel: str) -> None:
+    _until(lambda: any([channel] == each["subscribedChannels"] for each in daemon.stats()["websocket"]["clients"]))
+
+
+def _until(holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + BOUND_SECONDS
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_events_are_printed_as_they_come_with_time_and_type(shared: Shared) -> None:
+    redis_server, daemon = shared
+    with _sub("a:1", "b", "--url", daemon.url) as process:
+        assert _read_line(process, "stderr") == f"broker: subscribed to a:1, b at {daemon.url}\n"
+        redis_server.publish("a:1", b'{"type": "job_progress",\r\n "note": "\xc3\xa9"}')
+        line = _read_line(process)
+        assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3} ", line[:13])
+        assert line[13:] == 'job_progress {"type": "job_progress",  "note": "é"}\n'
+        redis_server.publish("b", rb'{"type": "\u001b[31m"}')
+        assert _read_line(process)[13:] == '\\u001b[31m {"type": "\\u001b[31m"}\n'
+        redis_server.publish("b", b"[]")
+        assert _read_line(process)[13:] == "- []\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(BOUND_SECONDS) == 0
+        assert process.communicate() == (b"", b"")
+
+
+def test_json_is_the_event_alone(shared: Shared) -> None:
+    redis_server, daemon = shared
+    with _sub("--json", "a:3", url=daemon.url) as process:
+        _until_subscribed(daemon, "a:3")
+        redis_server.publish("a:3", b'{"a":\n1}', '"\u202e\u0085"'.encode())
+        assert [_read_line(process), _read_line(process)] == ['{"a": 1}\n', '"\u202e\u0085"\n']
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=BOUND_SECONDS) == (b"", b"")
+        assert process.returncode == 0
+
+
+def test_a_pipe_that_closes_ends_it_quietly(shared: Shared) -> None:
+    redis_server, daemon = shared
+    with _sub("--json", "a:4", url=daemon.url) as process:
+        with subprocess.Popen(["head", "-1"], stdin=process.stdout, stdout=subprocess.PIPE) as head:
+            assert process.stdout is not None
+            process.stdout.close()
+            process.stdout = None
+            _until_subscribed(daemon, "a:4")
+            redis_server.publish("a:4", *(b'{"n":%d}' % n for n in range(1000)))
+            assert head.communicate(timeout=BOUND_SECONDS)[0] == b'{"n":0}\n'
+        assert process.wait(BOUND_SECONDS) == 0
+        assert process.communicate()[1] == b""
+
+
+def test_a_pipe_that_closes_ends_it_while_no_event_comes(shared: Shared) -> None:
+    _, daemon = shared
+    with _sub("--json", "a:5", url=daemon.url) as process:
+        _until_subscribed(daemon, "a:5")
+        assert process.stdout is not None
+        process.stdout.close()
+        process.stdout = None
+        assert process.wait(BOUND_SECONDS) == 0
+        assert process.communicate()[1] == b""
+
+
+def test_a_terminal_is_not_commanded(shared: Shared) -> None:
+    redis_server, daemon = shared
+    ours, theirs = pty.openpty()
+    try:
+        with _sub("--json", "a:6", url=daemon.url, stdout=theirs):
+            _until_subscribed(daemon, "a:6")
+            redis_server.publish("a:6", '{"note":"é\u009b31m\u202e\x7f"}'.encode())
+            assert select.select([ours], [], [], BOUND_SECONDS)[0]
+            assert os.read(ours, 1000).decode() == '{"note":"é\\u009b31m\\u202e\\u007f"}\r\n'
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+def test_escapes_mean_the_same_in_json() -> None:
+    assert escaped("a\x1b\n\x9f\u2028\u2066é\U0001f680") == "a\\u001b\\u000a\\u009f\\u2028\\u2066é\U0001f680"
+
+
+def test_a_loss_is_told_on_standard_error(daemon: DaemonProcess) -> None:
+    with _sub("--json", "a:8", url=daemon.url) as process:
+        _until_subscribed(daemon, "a:8")
+        daemon.stop(signal.SIGKILL)
+        assert _read_line(process, "stderr") == "broker: disconnected: the connection broke\n"
+        assert re.match(
+            r"broker: waiting: .* Connection refused \(away for \d\.\d s\)\n", _read_line(process, "stderr")
+        )
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=BOUND_SECONDS)[0] == b""
+        assert process.returncode == 0
+
+
+def test_what_cannot_work_is_one_line() -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    for arguments, line in (
+        (
+            ["a b", "--url", url],
+            "channel 'a b' has a character that is not allowed; use letters, digits and _ - . @ = + ~",
+        ),
+        (
+            ["a", "--url", url],
+            f"cannot subscribe at {url}: [Errno 111] Error connecting to ('127.0.0.1', {port}): Connection refused; "
+            "start it with `broker serve`, or correct the URL",
+        ),
+    ):
+        with _sub(*arguments) as process:
+            output = process.communicate(timeout=BOUND_SECONDS)
+            assert (process.returncode, *output) == (1, b"", f"broker: {line}\n".encode())

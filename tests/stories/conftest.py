@@ -1,0 +1,16 @@
+"""What every story has: its peers are gone before its daemons are stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.actors import peers
+
+
+@pytest.fixture(autouse=True)
+def peers_leave_first(start_daemon: Any) -> Iterator[None]:
+    yield
+    peers.close_all()
