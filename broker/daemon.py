@@ -12,7 +12,6 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from functools import partial
 
 import attrs
 import structlog
@@ -95,9 +94,7 @@ async def run_daemon(effective: Effective, *, dev: bool, on_ready: Callable[[Rea
             hub = Hub(link, lambda name: ended.add(name, trio.current_time()))
             clientele = Clientele()
             served = _served_types(config.channels)
-            websockets = WebSocketDoor(
-                hub, clientele, config.clients, config.websocket, served, lambda: link.is_away
-            )
+            websockets = WebSocketDoor(hub, clientele, config.clients, config.websocket, served, lambda: link.is_away)
             streams = SseDoor(hub, clientele, config.clients, config.sse, served, config.listen.cors_origins, ended)
             web = WebServer(Census(hub, clientele, lambda: _connections(door)), config.listen.cors_origins)
             door = Door(
@@ -120,11 +117,7 @@ async def run_daemon(effective: Effective, *, dev: bool, on_ready: Callable[[Rea
                     for listener in listeners:
                         await doors.start(door.serve, listener, connections)
                     ready.set()
-                    on_ready(
-                        Ready(
-                            tuple(map(name_of, listeners)), embedded, not link.is_away, max_connections, config
-                        )
-                    )
+                    on_ready(Ready(tuple(map(name_of, listeners)), embedded, not link.is_away, max_connections, config))
                     web.load()
                     _settle_memory()
                     await stopping.wait()

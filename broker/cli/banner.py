@@ -28,7 +28,7 @@ def banner(ready: Ready, *, dev: bool) -> str:
         f"  SSE         {_url('http', first)}/api/stream?channel=NAME",
         f"  Redis       {_redis(ready)}",
         f"  Who         {_who(addresses)}",
-        f"  Clients     {ready.max_connections} connections at most, by the open-file limit and clients.max_connections",
+        f"  Clients     {ready.max_connections} at most, by the open-file limit and clients.max_connections",
     ]
     if dev:
         lines.append("  Demo        events on job_progress:demo, video_render:demo, campaign_metrics:demo and others")

@@ -127,9 +127,7 @@ class Link:
         most = min(self._section.backoff_max_seconds, self._section.backoff_min_seconds * 2 ** min(attempts, 20))
         return random.uniform(0, most)
 
-    async def _listen(
-        self, connection: RedisConnection, hub: Hub, task_status: trio.TaskStatus[None] | None
-    ) -> None:
+    async def _listen(self, connection: RedisConnection, hub: Hub, task_status: trio.TaskStatus[None] | None) -> None:
         async with trio.open_nursery() as nursery:
             self._connected = True
             self._interest.connected()

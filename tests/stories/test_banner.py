@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from broker.cli.banner import _curl
+from broker.config.address import Address
 from tests.actors.daemon_process import DaemonProcess
 from tests.actors.peers import wait_until
 from tests.actors.redis_server import RedisServer, free_port
@@ -97,19 +100,9 @@ def test_every_line_to_paste_works(
         assert run(cli)[1] == event
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
-def test_a_unix_socket_with_a_space_in_its_path(
-    redis_server: RedisServer, start_daemon: StartDaemon, tmp_path: Path
-) -> None:
-    folder = tmp_path / "my files"
-    folder.mkdir()
-    daemon = start_daemon(redis_server.url, "--listen", f"unix:{folder}/b.sock")
-    daemon.rest_of_banner()
-    from broker.cli.banner import _curl
-    from broker.config.address import Address
-
-    curl = _curl(Address(path=f"{folder}/b.sock")) + "/health'"
-    assert json.loads(paste(curl).stdout)["status"] == "healthy"
+def test_a_path_with_a_space_is_one_word_of_the_shell() -> None:
+    line = _curl(Address(path="/my files/b.sock")) + "/health'"
+    assert shlex.split(line) == ["curl", "-N", "--unix-socket", "/my files/b.sock", "http://localhost/health"]
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")

@@ -23,7 +23,7 @@ StartDaemon = Callable[..., DaemonProcess]
 CHANNEL = "job_progress:42"
 # Promised; it holds for the defaults.
 BACK_WITHIN_SECONDS = 2.0
-FLOOD = ["--redis-ping-seconds", "0.3", "--redis-ping-timeout-seconds", "0.5", "--redis-connect-seconds", "1"]
+QUICK_PINGS = ["--redis-ping-seconds", "0.3", "--redis-ping-timeout-seconds", "0.5", "--redis-connect-seconds", "1"]
 
 
 def log_of(daemon: DaemonProcess, event: str) -> list[dict[str, Any]]:
@@ -111,11 +111,15 @@ def test_five_thousand_channels_come_back_in_a_few_commands(redis_server: RedisS
     pump(peers, lambda: peers[4].raw.endswith(b'{"last":true}'))
 
 
-def test_a_frozen_redis_is_noticed_and_heals(redis_server: RedisServer, start_daemon: StartDaemon) -> None:
+def test_a_quiet_redis_is_not_given_up_and_a_frozen_one_is_noticed_and_heals(
+    redis_server: RedisServer, start_daemon: StartDaemon
+) -> None:
     defaults = Redis()
     assert defaults.ping_seconds + defaults.ping_timeout_seconds < 10
-    daemon = start_daemon(redis_server.url, *FLOOD)
+    daemon = start_daemon(redis_server.url, *QUICK_PINGS)
     peers: list[Peer] = [*open_websockets(daemon.port, 1, CHANNEL), *open_streams(daemon.port, 1, CHANNEL)]
+    wait_until(lambda: commands(redis_server, "ping") > 4)
+    assert daemon.stats()["redis"]["outages"] == 0
     redis_server.freeze()
     began = time.monotonic()
     wait_until(lambda: not is_connected(daemon), 10)
@@ -126,12 +130,6 @@ def test_a_frozen_redis_is_noticed_and_heals(redis_server: RedisServer, start_da
     wait_until(lambda: is_connected(daemon), 2)
     assert daemon.stats()["redis"]["outages"] == 1
     assert "did not answer PING" in log_of(daemon, "Redis connection lost")[0]["why"]
-
-
-def test_a_quiet_redis_is_not_given_up(redis_server: RedisServer, start_daemon: StartDaemon) -> None:
-    daemon = start_daemon(redis_server.url, "--redis-ping-seconds", "0.1", "--redis-ping-timeout-seconds", "0.1")
-    wait_until(lambda: commands(redis_server, "ping") > 6)
-    assert daemon.stats()["redis"]["outages"] == 0
 
 
 def test_a_connection_that_redis_kills(redis_server: RedisServer, daemon: DaemonProcess) -> None:
@@ -276,20 +274,13 @@ def test_a_client_that_comes_and_goes_causes_no_traffic(redis_server: RedisServe
         assert client.pubsub_channels() == []
 
 
-def test_a_prefix_in_redis_is_not_seen_by_clients(redis_server: RedisServer, start_daemon: StartDaemon) -> None:
-    daemon = start_daemon(redis_server.url, "--redis-channel-prefix", "app:")
+def test_a_prefix_in_redis_is_not_seen_by_clients_nor_a_protocol_in_its_url(
+    redis_server: RedisServer, start_daemon: StartDaemon
+) -> None:
+    daemon = start_daemon(f"{redis_server.url}?protocol=3", "--redis-channel-prefix", "app:")
     (peer,) = open_websockets(daemon.port, 1, CHANNEL)
     redis_server.publish(CHANNEL, b'{"wrong":true}')
     redis_server.publish(f"app:{CHANNEL}", b'{"right":true}')
     pump([peer], lambda: peer.raw.endswith(b'{"right":true}'))
     assert peer.parse()[2:] == [b'{"right":true}']
     assert daemon.stats()["channels"]["channels"] == [CHANNEL]
-
-
-def test_a_protocol_in_the_url_does_not_make_the_daemon_deaf(
-    redis_server: RedisServer, start_daemon: StartDaemon
-) -> None:
-    daemon = start_daemon(f"{redis_server.url}?protocol=3")
-    (peer,) = open_websockets(daemon.port, 1, CHANNEL)
-    redis_server.publish(CHANNEL, b'{"n":1}')
-    pump([peer], lambda: peer.raw.endswith(b'{"n":1}'))
