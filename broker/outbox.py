@@ -100,7 +100,7 @@ class Outbox:
                 self._queue.append((then, head))
         if data and self._queue is None:
             self.send(data, now)
-        elif self._queue is not None:  # mutated
+        elif data and self._queue is not None:
             self._queue.append((now, data))
         if self._queue is None:
             # Later deliveries are queued behind the end, where nothing is taken.

@@ -17,7 +17,9 @@ import httptools
 import msgspec
 from attrs import define, field, frozen
 
-_HOST = re.compile(rb"(?:[A-Za-z0-9\-._~%!$&'()*+,;=]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+# Labels of at most 63 bytes, none empty but the last (RFC 1035, 2.3.4): werkzeug fails on others.
+_LABEL = rb"[A-Za-z0-9\-_~%!$&'()*+,;=]{1,63}"
+_HOST = re.compile(rb"(?:(?:%b\.)*(?:%b)?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?" % (_LABEL, _LABEL))
 # A target may be a whole URL (RFC 9112, 3.2.2); what is served does not depend on its host.
 _ORIGIN = re.compile(rb"^[Hh][Tt][Tt][Pp][Ss]?://[^/?]*(?=/|$)")
 
@@ -25,9 +27,7 @@ _ORIGIN = re.compile(rb"^[Hh][Tt][Tt][Pp][Ss]?://[^/?]*(?=/|$)")
 class RequestRefused(Exception):
     """A request that gets an error answer, after which its connection is closed."""
 
-    def __init__(
-        self, status: int, detail: str, hint: str, headers: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, status: int, detail: str, hint: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(f"{status}: {detail}")
         self.status = status
         self.detail = detail

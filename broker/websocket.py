@@ -187,6 +187,8 @@ class WebSocketConversation:
                 continue  # ours to close: what else arrives is too late
             if isinstance(event, Message):
                 self._on_message(event)
+                if self._deaf:
+                    return
             elif isinstance(event, Ping):
                 self._client.outbox.send(self._wire.send(event.response()), self._heard_at)
 

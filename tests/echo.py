@@ -61,9 +61,7 @@ async def serve_echo(visit: Visit, request: Request) -> bool:
     """One echoing client, from its handshake to its end."""
     answer = handshake(request)
     client = Client(f"echo_{os.urandom(8).hex()}", "websocket", None, visit.socket, CLIENTS)
-    await client.run(
-        lambda client: WebSocketConversation(client, WEBSOCKET, Echo(client), answer, visit.hand_over())
-    )
+    await client.run(lambda client: WebSocketConversation(client, WEBSOCKET, Echo(client), answer, visit.hand_over()))
     return False
 
 

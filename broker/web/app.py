@@ -33,6 +33,8 @@ def create_app(census: Census, cors_origins: tuple[str, ...]) -> QuartTrio:
     app = QuartTrio("broker", static_folder=None)
     # Streams have no end that a timer could know.
     app.config["RESPONSE_TIMEOUT"] = None
+    # `//elsewhere/x` is no path of ours, and no reason to send anyone anywhere.
+    app.url_map.merge_slashes = False
 
     @app.get("/health")
     async def health() -> Response:

@@ -25,6 +25,7 @@ class DaemonProcess:
 
     Args:
         flags: flags besides `--listen` and `--redis`.
+        under: a command that runs the daemon's command line in its own place, such as one that sets limits.
     """
 
     redis_url: str | None
@@ -32,11 +33,12 @@ class DaemonProcess:
     flags: tuple[str, ...] = ()
     environ: dict[str, str] = field(factory=dict)
     listen: str = "127.0.0.1:0"
+    under: tuple[str, ...] = ()
     process: subprocess.Popen[str] = field(init=False)
     port: int = field(init=False)
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "broker", "serve", "--listen", self.listen, *self.flags]
+        command = [*self.under, sys.executable, "-m", "broker", "serve", "--listen", self.listen, *self.flags]
         if self.redis_url is not None:
             command += ["--redis", self.redis_url]
         clean = {key: value for key, value in os.environ.items() if not key.startswith("BROKER_") and key != "REDIS_URL"}

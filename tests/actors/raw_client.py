@@ -194,7 +194,7 @@ class RawClient:
 
     def frame(self) -> Frame:
         first, second = self.read(2)
-        assert not first & 0x70 and not second & 0x80, (first, second)
+        assert (first & 0x70, second & 0x80) == (0, 0), (first, second)
         size = second
         if second >= 126:
             size = int.from_bytes(self.read(2 if second == 126 else 8), "big")

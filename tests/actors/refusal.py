@@ -10,7 +10,8 @@ def assert_refusal(answer: Answer, status: int, *, contains: str = "") -> Answer
     assert answer.status == status, answer
     assert answer.headers["content-type"] == "application/json", answer
     body = answer.json()
-    assert list(body) == ["error", "detail", "hint"] and all(body.values()), body
+    assert list(body) == ["error", "detail", "hint"]
+    assert all(body.values()), body
     assert contains in body["detail"], body
     return answer
 

@@ -39,7 +39,7 @@ def test_at_every_point_of_a_close(port: int, served: DaemonProcess, arrival: st
             both = opening + closing + (late or b"")
             cut = dice.randrange(len(both) if number % 2 else min(len(both), len(opening) + 30))
             client.try_send(both[:cut])
-            if number % 5 == 0:
+            if number % 15 == 0:
                 client.frame()
             if late is None:
                 client.reset()

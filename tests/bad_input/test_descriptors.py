@@ -6,6 +6,7 @@ import json
 import resource
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from tests.actors.daemon_process import DaemonProcess
 from tests.actors.raw_client import RawClient, descriptors_of, head, upgrade, wait_until
 from tests.actors.redis_server import RedisServer
 from tests.actors.refusal import assert_refusal
+from tests.conftest import errors_of
 
 StartDaemon = Callable[..., DaemonProcess]
 HEALTH = head(b"GET /health HTTP/1.1")
@@ -36,16 +38,25 @@ def test_5000_connections_that_leave_before_a_byte(redis_server: RedisServer, st
 
 
 @pytest.mark.parametrize("limited", ["at the start", "later"])
-def test_500_clients_and_200_descriptors(redis_server: RedisServer, start_daemon: StartDaemon, limited: str) -> None:
+def test_500_clients_and_200_descriptors(redis_server: RedisServer, tmp_path: Path, limited: str) -> None:
     """Limited at its start the daemon knows its cap and says 503; limited later it runs out, and rests.
 
     Either way Redis stays connected, who is served loses nothing, and when the crowd has left all is as before.
     """
-    if limited == "at the start":
-        daemon = start_daemon(redis_server.url, under=("prlimit", "--nofile=200:200"))
-    else:
-        daemon = start_daemon(redis_server.url)
-        resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (200, 200))
+    under = ("sh", "-c", 'ulimit -n 200; exec "$@"', "sh") if limited == "at the start" else ()
+    daemon = DaemonProcess(redis_server.url, tmp_path / "daemon.log", ("--log-format", "json"), under=under)
+    daemon.start()
+    try:
+        if limited == "later":
+            resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (200, 200))
+        crowd(daemon, redis_server, limited)
+    finally:
+        daemon.stop()
+    assert errors_of(daemon) == []
+
+
+def crowd(daemon: DaemonProcess, redis_server: RedisServer, limited: str) -> None:
+    """500 clients come, those beside lose nothing, and all of the 500 leave."""
     with watch(daemon, redis_server):
         began = time.monotonic()
         clients = [RawClient.connect(daemon.port) for _ in range(500)]

@@ -47,6 +47,8 @@ REFUSED = {
     "host-with-path": (b"GET /health HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
     "host-with-user": (b"GET /health HTTP/1.1\r\nHost: a@b\r\n\r\n", 400),
     "host-with-long-port": (b"GET /health HTTP/1.1\r\nHost: a:808080\r\n\r\n", 400),
+    "host-with-empty-label": (b"GET /health HTTP/1.1\r\nHost: a..b\r\n\r\n", 400),
+    "host-with-long-label": (b"GET /health HTTP/1.1\r\nHost: " + b"a" * 64 + b".b\r\n\r\n", 400),
     "host-http10-not-a-name": (b"GET /health HTTP/1.0\r\nHost: <b>\r\n\r\n", 400),
     "long-target": (head(b"GET /" + b"a" * 17000 + b" HTTP/1.1"), 431),
     "long-header": (head(b"GET /health HTTP/1.1", b"A: " + b"a" * 17000), 431),
@@ -69,12 +71,23 @@ def test_refused(port: int, sent: bytes, status: int) -> None:
         b"GET /health HTTP/1.0\r\n\r\n",
         b"GET /health HTTP/1.1\r\nHost: \r\n\r\n",
         b"GET /health HTTP/1.1\r\nHost: [::1]:8000\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: " + b"a" * 63 + b".b.:65535\r\n\r\n",
         head(b"GET http://elsewhere.example:1/health HTTP/1.1"),
         head(b"GET  /health  HTTP/1.1"),
         b"\r\n" + head(b"GET /health HTTP/1.1"),
         head(b"GET /health HTTP/1.1", *[b"A%d: b" % number for number in range(1000)]),
     ],
-    ids=["value-not-ascii", "http10", "host-empty", "host-ipv6", "absolute-form", "two-spaces", "crlf-first", "a-thousand-headers"],
+    ids=[
+        "value-not-ascii",
+        "http10",
+        "host-empty",
+        "host-ipv6",
+        "host-long",
+        "absolute-form",
+        "two-spaces",
+        "crlf-first",
+        "a-thousand-headers",
+    ],
 )
 def test_odd_and_served(port: int, sent: bytes) -> None:
     with RawClient.connect(port) as client:

@@ -127,7 +127,7 @@ def test_bad_channels(port: int, command: str) -> None:
             client.send(text({"type": command, "channel": channel}))
             answer = client.frame().json()
             assert (answer["type"], answer["code"]) == ("error", "bad_channel"), name
-            assert answer["message"] and "\n" not in answer["message"]
+            assert answer["message"].isprintable()
         for channel in ("a" * 128, "A1_-.@=+~:b", {"type": "a", "id": None, "userId": "c"}):
             client.send(text({"type": "subscribe", "channel": channel}))
             assert client.frame().json()["success"] is True
@@ -182,7 +182,8 @@ def test_bad_messages(port: int) -> None:
 def test_nesting_at_every_depth_around_what_python_can_bear(port: int) -> None:
     with RawClient.websocket(port) as client:
         for depth in range(900, 1010):
-            client.send(frame(TEXT, b'{"type":"subscribe","channel":{"type":"a","id":%b%b}}' % (b"[" * depth, b"]" * depth)))
+            nested = b"[" * depth + b"]" * depth
+            client.send(frame(TEXT, b'{"type":"subscribe","channel":{"type":"a","id":%b}}' % nested))
             assert client.frame().json()["code"] in ("bad_channel", "bad_json")
 
 

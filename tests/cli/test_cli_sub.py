@@ -7,6 +7,7 @@ import pty
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -42,7 +43,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
 @contextmanager
 def _sub(*arguments: str, stdout: int = subprocess.PIPE, url: str | None = None) -> Iterator[Sub]:
     command = [sys.executable, "-m", "broker", "sub", *arguments]
-    environ = {key: value for key, value in os.environ.items() if not key.startswith("BROKER_")}
+    environ = {key: os.environ[key] for key in os.environ if not key.startswith(("BROKER_", "PYTHONUNBUFFERED"))}
     if url is not None:
         environ["BROKER_URL"] = url
     with subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, env=environ, bufsize=0) as process:
@@ -123,6 +124,18 @@ def test_a_pipe_that_closes_ends_it_while_no_event_comes(shared: Shared) -> None
         assert process.communicate()[1] == b""
 
 
+def test_a_socket_that_closes_ends_it_quietly_at_the_next_event(shared: Shared) -> None:
+    redis_server, daemon = shared
+    ours, theirs = socket.socketpair()
+    with theirs, _sub("--json", "a:closed", url=daemon.url, stdout=theirs.fileno()) as process:
+        _until_subscribed(daemon, "a:closed")
+        theirs.close()
+        ours.close()
+        redis_server.publish("a:closed", b"{}")
+        assert process.wait(BOUND_SECONDS) == 0
+        assert process.communicate()[1] == b""
+
+
 def test_a_terminal_is_not_commanded(shared: Shared) -> None:
     redis_server, daemon = shared
     ours, theirs = pty.openpty()
@@ -130,8 +143,11 @@ def test_a_terminal_is_not_commanded(shared: Shared) -> None:
         with _sub("--json", "a:6", url=daemon.url, stdout=theirs):
             _until_subscribed(daemon, "a:6")
             redis_server.publish("a:6", '{"note":"é\u009b31m\u202e\x7f"}'.encode())
-            assert select.select([ours], [], [], BOUND_SECONDS)[0]
-            assert os.read(ours, 1000).decode() == '{"note":"é\\u009b31m\\u202e\\u007f"}\r\n'
+            seen = b""
+            while not seen.endswith(b"\n"):
+                assert select.select([ours], [], [], BOUND_SECONDS)[0]
+                seen += os.read(ours, 1000)
+            assert seen.decode() == '{"note":"é\\u009b31m\\u202e\\u007f"}\r\n'
     finally:
         os.close(ours)
         os.close(theirs)

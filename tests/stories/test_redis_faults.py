@@ -103,17 +103,16 @@ def test_five_thousand_channels_come_back_in_a_few_commands(redis_server: RedisS
     wait_until(lambda: not is_connected(daemon), 2)
     redis_server.start()
     began = time.monotonic()
-    wait_until(lambda: is_connected(daemon))
-    assert time.monotonic() - began < BACK_WITHIN_SECONDS
-    assert daemon.stats()["channels"]["redisSubscriptions"] == 5000
+    while not (channels := daemon.stats()["channels"])["isConnected"]:
+        assert time.monotonic() - began < BACK_WITHIN_SECONDS
+    # Healthy means that all of them are there, not only Redis.
+    assert channels["redisSubscriptions"] == 5000
     assert commands(redis_server, "subscribe") <= 12
     redis_server.publish("job_progress:4.999", b'{"last":true}')
     pump(peers, lambda: peers[4].raw.endswith(b'{"last":true}'))
 
 
-def test_a_quiet_redis_is_not_given_up_and_a_frozen_one_is_noticed_and_heals(
-    redis_server: RedisServer, start_daemon: StartDaemon
-) -> None:
+def test_a_quiet_redis_is_kept_and_a_frozen_one_noticed(redis_server: RedisServer, start_daemon: StartDaemon) -> None:
     defaults = Redis()
     assert defaults.ping_seconds + defaults.ping_timeout_seconds < 10
     daemon = start_daemon(redis_server.url, *QUICK_PINGS)
@@ -274,9 +273,7 @@ def test_a_client_that_comes_and_goes_causes_no_traffic(redis_server: RedisServe
         assert client.pubsub_channels() == []
 
 
-def test_a_prefix_in_redis_is_not_seen_by_clients_nor_a_protocol_in_its_url(
-    redis_server: RedisServer, start_daemon: StartDaemon
-) -> None:
+def test_a_prefix_and_a_protocol_in_the_url_are_not_seen(redis_server: RedisServer, start_daemon: StartDaemon) -> None:
     daemon = start_daemon(f"{redis_server.url}?protocol=3", "--redis-channel-prefix", "app:")
     (peer,) = open_websockets(daemon.port, 1, CHANNEL)
     redis_server.publish(CHANNEL, b'{"wrong":true}')
