@@ -41,9 +41,7 @@ class Channel:
         """
         parts = name.split(":")
         if len(parts) > 3:
-            raise ChannelError(
-                f"channel {_shown(name)} has {len(parts)} parts; write type, type:id or type:id:userId"
-            )
+            raise ChannelError(f"channel {_shown(name)} has {len(parts)} parts; write type, type:id or type:id:userId")
         for part in parts:
             _check_part(part, name)
         return cls(*parts)

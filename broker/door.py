@@ -161,6 +161,10 @@ class Door:
             while True:
                 request = await visit.read_request()
                 method = request.method
+                if self._closing:
+                    raise RequestRefused(
+                        503, "the daemon is shutting down", "Try again in a moment.", {"Retry-After": "1"}
+                    )
                 if not await self._handler(request.path)(visit, request) or self._closing:
                     return
         except RequestRefused as refused:

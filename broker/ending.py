@@ -48,9 +48,7 @@ SILENT = Ending(
 PROTOCOL_ERROR = Ending(
     "protocol_error", 1002, "protocol error", False, "client", "Bytes that RFC 6455 forbids; the reason says which."
 )
-BAD_TEXT = Ending(
-    "bad_text", 1007, "text is not UTF-8", False, "client", "A text frame whose bytes are not UTF-8."
-)
+BAD_TEXT = Ending("bad_text", 1007, "text is not UTF-8", False, "client", "A text frame whose bytes are not UTF-8.")
 FRAME_TOO_BIG = Ending(
     "frame_too_big",
     1009,
@@ -60,7 +58,12 @@ FRAME_TOO_BIG = Ending(
     "A message over `websocket.message_max_bytes`, or one of too many fragments.",
 )
 INTERNAL_ERROR = Ending(
-    "internal_error", 1011, "internal error", True, "server", "Something that the daemon did not expect; it is in its log."
+    "internal_error",
+    1011,
+    "internal error",
+    True,
+    "server",
+    "Something that the daemon did not expect; it is in its log.",
 )
 SHUTDOWN = Ending("shutdown", 1012, "server shutting down", True, "server", "The daemon stops or restarts.")
 OUTBOX_FULL = Ending(

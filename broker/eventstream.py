@@ -15,7 +15,9 @@ _LINE_END = re.compile(rb"\r\n|\r|\n")
 END_OF_CHUNKS = b"0\r\n\r\n"
 
 
-def block(data: bytes, *, event: str | None = None, id: str | None = None, retry_milliseconds: int | None = None) -> bytes:
+def block(
+    data: bytes, *, event: str | None = None, id: str | None = None, retry_milliseconds: int | None = None
+) -> bytes:
     """One event: `retry`, `id` and `event` lines where given, then a `data` line for each line of `data`.
 
     Args:

@@ -47,10 +47,7 @@ def name_of(listener: socket.socket) -> str:
 
 def _open(address: Address, backlog: int, origin: str, stack: ExitStack) -> list[socket.socket]:
     try:
-        if address.path:
-            opened = [_open_unix(address.path, stack)]
-        else:
-            opened = _open_tcp(address)
+        opened = [_open_unix(address.path, stack)] if address.path else _open_tcp(address)
         for listener in opened:
             listener.setblocking(False)
             listener.listen(backlog)

@@ -19,6 +19,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 
 import trio
 from attrs import define, field
@@ -186,7 +187,7 @@ class Outbox:
 
     def _write_some(self) -> None:
         assert self._queue is not None
-        buffers = [data for _, data in list(self._queue)[:_BUFFERS_PER_WRITE]]
+        buffers = [data for _, data in islice(self._queue, _BUFFERS_PER_WRITE)]
         written = os.writev(self._fd, buffers)
         self.queued_bytes -= written
         while written:

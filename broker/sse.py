@@ -49,9 +49,7 @@ log = structlog.get_logger(__name__)
 
 
 def _encode_end(payload: bytes) -> bytes:
-    body = msgspec.json.encode(
-        {"type": "complete", "data": msgspec.Raw(payload), "timestamp": timestamp(time.time())}
-    )
+    body = msgspec.json.encode({"type": "complete", "data": msgspec.Raw(payload), "timestamp": timestamp(time.time())})
     # The id is for the browser's own reconnect: it comes back with Last-Event-ID and is told to stop.
     return eventstream.block(body, event="complete", id=_END_ID)
 
@@ -92,9 +90,7 @@ class SseDoor:
         if stream.finite and self._has_ended(stream, request):
             await visit.write(answer(204, b"", cors))
             return False
-        client = Client(
-            f"sse_{os.urandom(8).hex()}", "sse", dict(query).get("userId"), visit.socket, self._clients
-        )
+        client = Client(f"sse_{os.urandom(8).hex()}", "sse", dict(query).get("userId"), visit.socket, self._clients)
         await self._stream(visit, client, stream, request.http_version == b"1.1", cors)
         return False
 
@@ -103,9 +99,7 @@ class SseDoor:
             stream.channels[0].name.encode(), trio.current_time()
         )
 
-    async def _stream(
-        self, visit: Visit, client: Client, stream: Stream, chunked: bool, cors: dict[str, str]
-    ) -> None:
+    async def _stream(self, visit: Visit, client: Client, stream: Stream, chunked: bool, cors: dict[str, str]) -> None:
         ignored = len(visit.hand_over())
 
         def converse(client: Client) -> EventStream:

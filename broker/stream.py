@@ -35,9 +35,7 @@ class Stream:
     finite: bool
 
 
-def stream_of(
-    path: str, query: Sequence[tuple[str, str]], served: frozenset[str] | None, channels_max: int
-) -> Stream:
+def stream_of(path: str, query: Sequence[tuple[str, str]], served: frozenset[str] | None, channels_max: int) -> Stream:
     """The stream that a request names.
 
     Args:
@@ -83,7 +81,7 @@ def _endpoint(path: str) -> Stream:
     if type is None or not id:
         raise RequestRefused(
             404,
-            f"no stream at {ascii(path[:200])}",
+            f"no stream at {path[:200]!a}",
             "Streams: " + ", ".join(f"{ROOT}/{name}/<id>" for name in _TYPE_OF_ENDPOINT) + f", {ROOT}?channel=<name>.",
         )
     return Stream((Channel.from_name(f"{type}:{id}"),), endpoint in _FINITE_ENDPOINTS)

@@ -23,9 +23,7 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture
 def start_daemon(tmp_path: Path) -> Iterator[Callable[..., DaemonProcess]]:
-    """Starts daemons: `start_daemon(redis_url, *flags)`. A test whose daemon logs an error fails.
-
-    """
+    """Starts daemons: `start_daemon(redis_url, *flags)`. A test whose daemon logs an error fails."""
     started: list[DaemonProcess] = []
 
     def start(redis_url: str | None, *flags: str, environ: dict[str, str] | None = None) -> DaemonProcess:

@@ -55,7 +55,7 @@ def _story(ticks: int = _TICKS, seed: int = 0) -> list[tuple[int, str, dict]]:
 
 def test_every_event_is_as_the_contract_has_it() -> None:
     seen = set()
-    for tick, channel, event in _story():
+    for _, channel, event in _story():
         assert Channel.from_name(channel).name == channel
         kind, fields = _CONTRACT[channel]
         assert event["type"] == kind
@@ -151,7 +151,7 @@ def test_alerts_come_about_every_20_seconds_and_the_first_sooner() -> None:
 
 def test_an_ab_test_has_two_variants_and_at_most_one_winner() -> None:
     by_tick: dict[int, list[dict]] = {}
-    for tick, channel, event in _story():
+    for _, channel, event in _story():
         if channel == "ab_test_results:demo":
             by_tick.setdefault(tick, []).append(event)
     winners = Counter()

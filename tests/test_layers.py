@@ -88,9 +88,7 @@ def test_imports_point_down(path: Path) -> None:
         there = name.split(".")[1]
         if there == here or there not in RING_OF:
             continue
-        if RING_OF[there] > RING_OF[here] or (
-            RING_OF[there] == RING_OF[here] and (there, here) not in SIDEWAYS
-        ):
+        if RING_OF[there] > RING_OF[here] or (RING_OF[there] == RING_OF[here] and (there, here) not in SIDEWAYS):
             wrong.append(f"{here} (ring {RING_OF[here]}) imports {there} (ring {RING_OF[there]})")
     assert wrong == []
 

@@ -66,7 +66,7 @@ def toml_document() -> str:
 
 
 def markdown_table() -> str:
-    """A heading, the section's sentence and a table for each section: setting, default, environment variable, meaning."""
+    """For each section a heading, its sentence and a table: setting, default, environment variable, meaning."""
     parts = []
     for section, cls in SECTIONS.items():
         rows = ["| Setting | Default | Environment variable | Meaning |", "| --- | --- | --- | --- |"]
@@ -103,7 +103,12 @@ def _toml_lines() -> Iterator[str]:
 
 def _comment(text: str) -> list[str]:
     return textwrap.wrap(
-        text, _LINE_CHARACTERS, initial_indent="# ", subsequent_indent="# ", break_long_words=False, break_on_hyphens=False
+        text,
+        _LINE_CHARACTERS,
+        initial_indent="# ",
+        subsequent_indent="# ",
+        break_long_words=False,
+        break_on_hyphens=False,
     )
 
 
@@ -114,5 +119,5 @@ def _explained(attribute: Attribute[Any]) -> str:
 
 
 def _toml(value: object) -> str:
-    """A value in TOML's writing. JSON's is the same for numbers and printable texts, which is all that settings hold."""
+    """A value in TOML's writing. JSON's is the same for numbers and printable texts, all that settings hold."""
     return json.dumps(value, ensure_ascii=False)

@@ -60,7 +60,8 @@ class Listen:
         10.0, "The longest an HTTP answer may wait for its reader; then the connection is dropped.", least=0.1
     )
     cors_origins: tuple[str, ...] = _setting(
-        (), "Web origins whose pages may read the HTTP answers and SSE streams, such as https://app.example.com; * is any."
+        (),
+        "Web origins whose pages may read the HTTP answers and SSE streams, such as https://app.example.com; * is any.",
     )
 
 
@@ -80,8 +81,12 @@ class Redis:
     ping_timeout_seconds: float = _setting(
         5.0, "How long Redis may take to answer a PING before its connection is given up.", least=0.1
     )
-    backoff_min_seconds: float = _setting(0.1, "The first upper bound of the random wait before a reconnect.", least=0.01)
-    backoff_max_seconds: float = _setting(1.5, "The last upper bound of the random wait before a reconnect.", least=0.01)
+    backoff_min_seconds: float = _setting(
+        0.1, "The first upper bound of the random wait before a reconnect.", least=0.01
+    )
+    backoff_max_seconds: float = _setting(
+        1.5, "The last upper bound of the random wait before a reconnect.", least=0.01
+    )
     unsubscribe_after_seconds: float = _setting(
         2.0, "How long a channel stays subscribed in Redis after its last client has gone.", least=0
     )

@@ -234,7 +234,9 @@ def _take(setting: str, attribute: Attribute[Any], value: Any, _: object) -> obj
 
 def _take_number(attribute: Attribute[Any], value: Any) -> object:
     whole = attribute.type is int
-    fits = value.bit_length() < 64 if type(value) is int else type(value) is float and math.isfinite(value) and not whole
+    fits = (
+        value.bit_length() < 64 if type(value) is int else type(value) is float and math.isfinite(value) and not whole
+    )
     if not fits:
         kind = "whole number" if whole else "number"
         raise _Refused(f"must be a {kind} such as {attribute.default}, not {described(value)}")
@@ -251,7 +253,9 @@ def _take_texts(setting: str, attribute: Attribute[Any], texts: tuple[object, ..
         if not isinstance(text, str):
             complaints.append(f"must be text in double quotes, not {described(text)}")
         elif not text.isprintable():
-            complaints.append(f"{'its value' if secret else shown(text)} has a character that cannot be printed; remove it")
+            complaints.append(
+                f"{'its value' if secret else shown(text)} has a character that cannot be printed; remove it"
+            )
         elif one_of and text not in one_of:
             complaints.append(f"{shown(text)} is not known; write {bounds(attribute)}")
         else:

@@ -137,7 +137,7 @@ async def open_embedded(section: Embedded) -> AsyncIterator[EmbeddedServer]:
             # `except UpstreamError` around this context must see what its body raised.
             try:
                 yield child.server
-            except BaseException as exception:  # noqa: BLE001 (raised again below)
+            except BaseException as exception:
                 failure = exception
             nursery.cancel_scope.cancel()
     finally:

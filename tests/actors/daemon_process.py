@@ -41,7 +41,9 @@ class DaemonProcess:
         command = [*self.under, sys.executable, "-m", "broker", "serve", "--listen", self.listen, *self.flags]
         if self.redis_url is not None:
             command += ["--redis", self.redis_url]
-        clean = {key: value for key, value in os.environ.items() if not key.startswith("BROKER_") and key != "REDIS_URL"}
+        clean = {
+            key: value for key, value in os.environ.items() if not key.startswith("BROKER_") and key != "REDIS_URL"
+        }
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=log, text=True, env={**clean, **self.environ}

@@ -56,9 +56,14 @@ def main() -> int:
         with redis.client() as client:
             server = client.info("server")
         redis_version = server.get("valkey_version") or server["redis_version"]
-        print(f"{platform.node()}: {os.cpu_count()} cores, {platform.machine()}, {platform.system()} {platform.release()}")
+        print(
+            f"{platform.node()}: {os.cpu_count()} cores, {platform.machine()}, {platform.system()} {platform.release()}"
+        )
         print(f"Python {platform.python_version()}, Redis or Valkey {redis_version}, {PAYLOAD_BYTES}-byte messages\n")
-        print(f"{'load':28} {'transport':10} {'clients':>7} {'CPU/connect':>12} {'CPU/delivery':>13} {'deliveries/s':>13} {'wrong':>6}")
+        print(
+            f"{'load':28} {'transport':10} {'clients':>7} {'CPU/connect':>12} {'CPU/delivery':>13}"
+            f" {'deliveries/s':>13} {'wrong':>6}"
+        )
         wrong = 0
         for load in loads:
             wrong += _run(load, redis, daemon)
@@ -110,7 +115,9 @@ def _publish(load: Load, redis: RedisServer, subscribers: Subscribers, expected:
     while subscribers.received < expected:
         due = _due(load, sent, begun, subscribers)
         if due:
-            _send(publisher, b"".join(_command(number, load.channels) for number in range(sent, sent + due)), subscribers)
+            _send(
+                publisher, b"".join(_command(number, load.channels) for number in range(sent, sent + due)), subscribers
+            )
             sent += due
         subscribers.poll(0.001)
         now = time.monotonic()

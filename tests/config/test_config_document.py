@@ -151,7 +151,9 @@ def test_mask_url(url: str, masked: str) -> None:
 PASSWORDS = st.text(st.sampled_from("ÄÖÜ/?#@:&=% "), min_size=1).filter(lambda text: set(text) & set("ÄÖÜ"))
 
 
-@given(PASSWORDS, st.sampled_from(["redis://:{}@db/0", "rediss://u:{}@db:1", "redis://{}@db", "redis://db?password={}"]))
+@given(
+    PASSWORDS, st.sampled_from(["redis://:{}@db/0", "rediss://u:{}@db:1", "redis://{}@db", "redis://db?password={}"])
+)
 def test_no_piece_of_a_password_is_shown(password: str, form: str) -> None:
     if form == "redis://{}@db":
         # Before a colon it is a user, which is shown.

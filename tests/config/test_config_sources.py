@@ -374,7 +374,8 @@ def test_keys_that_are_not_plain(file: Path) -> None:
         (r"broker.toml: log.'a\nb'", "is not a setting; [log] has level, format"),
         (
             "broker.toml: 'redis://:***@db'",
-            "is not a section; the sections are listen, redis, embedded, clients, websocket, sse, channels, daemon, log",
+            "is not a section; the sections are listen, redis, embedded, clients, websocket, sse, channels, "
+            "daemon, log",
         ),
     ]
 
@@ -432,7 +433,10 @@ def test_addresses(text: str, address: Address, is_loopback: bool) -> None:
         ("localhost", "'localhost' has no port; write HOST:PORT such as 127.0.0.1:8000"),
         ("8000", "'8000' has no host; write 127.0.0.1:8000"),
         ("[::1]", "'[::1]' has no port; write HOST:PORT such as 127.0.0.1:8000"),
-        ("*:80", "'*:80' has no host; write 127.0.0.1:80 for this machine only, 0.0.0.0:80 or [::]:80 for every network"),
+        (
+            "*:80",
+            "'*:80' has no host; write 127.0.0.1:80 for this machine only, 0.0.0.0:80 or [::]:80 for every network",
+        ),
         ("a:65536", "'a:65536' has no port from 0 to 65535 behind its last colon"),
         ("a:-1", "'a:-1' has no port from 0 to 65535 behind its last colon"),
         ("a:٣", r"'a:\u0663' has no port from 0 to 65535 behind its last colon"),

@@ -38,7 +38,7 @@ from tests.actors.raw_client import (
 KIB = 1024
 MIB = 1024 * KIB
 # A connection that fails is closed at once, not after the time that a goodbye may take.
-FAIL_SECONDS = 1.0
+FAIL_SECONDS = 1.5
 
 
 @frozen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -17,7 +18,7 @@ def read(data: bytes, *cuts: int) -> list[object]:
     """Every request in `data`, fed in pieces: (request, body); at the end the status it was refused with, if so."""
     reader = RequestReader(LIMIT)
     edges = [0, *sorted(cuts), len(data)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         if end > start:
             reader.feed(data[start:end])
     found: list[object] = []
@@ -70,8 +71,13 @@ def test_bytes_behind_a_websocket_upgrade_are_kept_for_it() -> None:
 
 
 def test_an_upgrade_to_h2c_is_not_taken_and_its_body_is_read() -> None:
-    head = b"POST /p HTTP/1.1\r\nHost: h\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\n"
-    for framing, body in ((b"Content-Length: 3\r\n\r\nabc", b"abc"), (b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"")):
+    head = (
+        b"POST /p HTTP/1.1\r\nHost: h\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\n"
+    )
+    for framing, body in (
+        (b"Content-Length: 3\r\n\r\nabc", b"abc"),
+        (b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b""),
+    ):
         (found,) = read(head + framing)
         assert isinstance(found, tuple)
         assert (found[0].method, found[0].upgrades_to_websocket, found[1]) == ("POST", False, body)

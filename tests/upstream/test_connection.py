@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -63,9 +62,9 @@ def authority() -> trustme.CA:
 
 
 @pytest.fixture
-def ca_file(authority: trustme.CA, tmp_path: Path) -> Iterator[Path]:
+def ca_file(authority: trustme.CA, tmp_path: Path) -> Path:
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    yield tmp_path / "ca.pem"
+    return tmp_path / "ca.pem"
 
 
 async def serve_tls(authority: trustme.CA, server: RedisServer, port: int, task_status: trio.TaskStatus[None]) -> None:
@@ -98,9 +97,7 @@ async def serve_tls(authority: trustme.CA, server: RedisServer, port: int, task_
     await trio.serve_listeners(fenced, listeners)
 
 
-async def test_over_tls(
-    redis_server: RedisServer, authority: trustme.CA, ca_file: Path, nursery: trio.Nursery
-) -> None:
+async def test_over_tls(redis_server: RedisServer, authority: trustme.CA, ca_file: Path, nursery: trio.Nursery) -> None:
     port = free_port()
 
     async def run(task_status: trio.TaskStatus[None]) -> None:

@@ -253,7 +253,7 @@ async def test_cancelled_while_closing_a_stopped_server_leaves_nothing() -> None
 
 
 async def test_the_bodys_exception_leaves_as_it_came() -> None:
-    with pytest.raises(UpstreamError, match="^from the body$"):
+    with pytest.raises(UpstreamError, match=r"^from the body$"):
         async with open_embedded(Embedded(port=_free_port())) as server:
             raise UpstreamError("from the body")
     assert not server.socket_path.parent.exists()
