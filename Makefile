@@ -19,7 +19,7 @@ run: $(VENV)/installed ## Start the daemon with demo events and an embedded Valk
 install: $(VENV)/installed ## Make .venv with the broker in it
 
 test: $(VENV)/installed-test check ## Run every test (they bring their own Redis)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: $(VENV)/installed-test ## Types and lint
 	$(BIN)/ruff check --config conf/ruff.toml broker tests

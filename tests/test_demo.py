@@ -151,7 +151,7 @@ def test_alerts_come_about_every_20_seconds_and_the_first_sooner() -> None:
 
 def test_an_ab_test_has_two_variants_and_at_most_one_winner() -> None:
     by_tick: dict[int, list[dict]] = {}
-    for _, channel, event in _story():
+    for tick, channel, event in _story():
         if channel == "ab_test_results:demo":
             by_tick.setdefault(tick, []).append(event)
     winners = Counter()
