@@ -24,18 +24,20 @@ class Gathering:
     _interval: float = 1.0
     _last: float = 0.0
 
-    def pause_seconds(self, messages: int, now: float) -> float:
+    def pause_seconds(self, messages: int, read_at: float, now: float) -> float:
         """How long to wait before the next read; 0 for not at all.
 
         Args:
             messages: how many the last read held.
-            now: loop seconds, when the read was handled.
+            read_at, now: loop seconds, when it was read and when all of it was handed on; while that
+                took its time the next messages were piling up already.
         """
-        elapsed = now - self._last
-        self._last = now
+        elapsed = read_at - self._last
+        self._last = read_at
         if messages:
             self._interval += 0.1 * (min(elapsed / messages, 1.0) - self._interval)
         # Twice the aim: what a pause has gathered must not count as a batch that needed none.
         if messages > 2 * BATCH_MESSAGES or self._interval * _MESSAGES_PER_SECOND > 1.0:
             return 0.0
-        return min(PAUSE_MAX_SECONDS, max(PAUSE_MIN_SECONDS, BATCH_MESSAGES * self._interval))
+        pause = min(PAUSE_MAX_SECONDS, max(PAUSE_MIN_SECONDS, BATCH_MESSAGES * self._interval))
+        return max(0.0, pause - (now - read_at))

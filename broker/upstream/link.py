@@ -167,8 +167,9 @@ class Link:
         pause = 0.0
         while True:
             replies = await connection.read(rested=bool(pause))
-            self._take(replies, hub, trio.current_time())
-            pause = gathering.pause_seconds(len(replies), trio.current_time())
+            read_at = connection.last_read_at
+            self._take(replies, hub, read_at)
+            pause = gathering.pause_seconds(len(replies), read_at, trio.current_time())
             if pause:
                 await _rest(pause)
 

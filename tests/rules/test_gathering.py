@@ -12,7 +12,7 @@ def settled(messages: int, interval: float, reads: int = 200) -> float:
     gathering = Gathering()
     pause = -1.0
     for read in range(1, reads + 1):
-        pause = gathering.pause_seconds(messages, 1000.0 + read * interval)
+        pause = gathering.pause_seconds(messages, 1000.0 + read * interval, 1000.0 + read * interval)
     return pause
 
 
@@ -35,7 +35,7 @@ def test_the_rate_decides(messages: int, interval: float, pause: float) -> None:
 
 
 def test_the_first_message_never_waits() -> None:
-    assert Gathering().pause_seconds(1, 1000.0) == 0.0
+    assert Gathering().pause_seconds(1, 1000.0, 1000.0) == 0.0
 
 
 def test_an_idle_broker_that_was_busy_does_not_rest_for_long() -> None:
@@ -43,9 +43,9 @@ def test_an_idle_broker_that_was_busy_does_not_rest_for_long() -> None:
     now = 1000.0
     for _ in range(500):
         now += 0.0005
-        gathering.pause_seconds(1, now)
+        gathering.pause_seconds(1, now, now)
     now += 5
-    assert gathering.pause_seconds(1, now) == 0.0
+    assert gathering.pause_seconds(1, now, now) == 0.0
 
 
 def test_a_gathered_batch_does_not_end_the_gathering() -> None:
@@ -57,6 +57,18 @@ def test_a_gathered_batch_does_not_end_the_gathering() -> None:
         for _ in range(400):
             messages = max(1, round((pause + 0.0002) * rate))
             now += messages / rate
-            pause = gathering.pause_seconds(messages, now)
+            pause = gathering.pause_seconds(messages, now, now)
             pauses.append(pause)
         assert all(pauses[-100:]), rate
+
+
+def test_time_spent_on_delivering_is_time_rested() -> None:
+    gathering = Gathering()
+    now = 1000.0
+    for _ in range(300):
+        now += 0.001
+        gathering.pause_seconds(1, now, now)
+    now += 0.001
+    assert gathering.pause_seconds(1, now, now + 0.003) == pytest.approx(PAUSE_MAX_SECONDS - 0.003)
+    now += 0.001
+    assert gathering.pause_seconds(1, now, now + 0.02) == 0.0
