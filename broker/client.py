@@ -20,7 +20,7 @@ import trio
 from attrs import Factory, define, field, frozen
 
 from broker.config.sections import Clients
-from broker.ending import INTERNAL_ERROR, LEFT, OUTBOX_FULL, OUTBOX_STALE, VANISHED, Ending
+from broker.ending import COMPLETE, INTERNAL_ERROR, LEFT, OUTBOX_FULL, OUTBOX_STALE, SHUTDOWN, VANISHED, Ending
 from broker.outbox import Outbox
 
 RECEIVE_BYTES = 16 * 1024
@@ -104,8 +104,8 @@ class Client:
                 self._bounds.outbox_max_bytes,
                 self._bounds.outbox_max_age_seconds,
             )
+            conversation = self.conversation = converse(self)
             try:
-                self.conversation = converse(self)
                 try:
                     await self._read()
                 except Exception:
@@ -118,7 +118,7 @@ class Client:
             finally:
                 # Before the nursery closes: a delivery may still want to start the writer in it.
                 self.outbox.close(abort=abort)
-                self.conversation.closed()
+                conversation.closed()
             nursery.cancel_scope.cancel()
         return self.ending or VANISHED
 
@@ -174,11 +174,16 @@ class Client:
         slow = self.ending in (OUTBOX_FULL, OUTBOX_STALE)
         data = self.conversation.goodbye(self.ending)
         self.outbox.finish(data, drop_unsent=slow)
-        with trio.move_on_after(self._bounds.farewell_seconds):
+        # Who has done nothing wrong may read what is queued as slowly as ever.
+        patient = self.ending in (COMPLETE, SHUTDOWN)
+        with trio.move_on_after(self._bounds.outbox_max_age_seconds if patient else self._bounds.farewell_seconds):
             await self.outbox.flush()
-            if data or self.ending is not LEFT:
+        if self.outbox.queued_bytes:
+            return False
+        if data or self.ending is not LEFT:
+            with trio.move_on_after(self._bounds.farewell_seconds):
                 await self._linger()
-        return not self.outbox.queued_bytes
+        return True
 
     async def _linger(self) -> None:
         """Read what is still under way: closing before it is read would reset the peer before it has read us."""

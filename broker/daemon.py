@@ -95,7 +95,16 @@ async def run_daemon(effective: Effective, *, dev: bool, on_ready: Callable[[Rea
             clientele = Clientele()
             served = _served_types(config.channels)
             websockets = WebSocketDoor(hub, clientele, config.clients, config.websocket, served, lambda: link.is_away)
-            streams = SseDoor(hub, clientele, config.clients, config.sse, served, config.listen.cors_origins, ended)
+            streams = SseDoor(
+                hub,
+                clientele,
+                config.clients,
+                config.sse,
+                served,
+                config.listen.cors_origins,
+                ended,
+                lambda: link.is_away,
+            )
             web = WebServer(Census(hub, clientele, lambda: _connections(door)), config.listen.cors_origins)
             door = Door(
                 config.listen,
@@ -132,8 +141,9 @@ async def run_daemon(effective: Effective, *, dev: bool, on_ready: Callable[[Rea
 
 @asynccontextmanager
 async def _open_signals() -> AsyncIterator[tuple[trio.Event, trio.Event]]:
-    """An event that the first signal sets, and one to set once the daemon serves. Before anything is opened that
-    has to be cleaned up: a second signal, or one before the daemon serves, cancels what is inside.
+    """An event that the first signal sets, and one to set once the daemon serves.
+
+    Opened first: a second signal, or one before the daemon serves, must be able to cancel everything inside.
     """
     async with trio.open_nursery() as life:
         ready = trio.Event()

@@ -154,13 +154,14 @@ class Door:
         finally:
             self._visits.pop(visit, None)
             visit.close()
+            log.debug("connection closed", served=visit.served)
 
     async def _converse(self, visit: Visit) -> None:
         method = ""
         try:
             while True:
                 request = await visit.read_request()
-                method = request.method
+                method = visit.served = request.method
                 if self._closing:
                     raise RequestRefused(
                         503, "the daemon is shutting down", "Try again in a moment.", {"Retry-After": "1"}

@@ -96,7 +96,7 @@ class _Joining:
 @define(eq=False)
 class _Topic:
     lanes: dict[WireFormat, dict[Subscriber, Outlet]] = Factory(dict)
-    joining: list[_Joining] = Factory(list)
+    joining: dict[Subscriber, _Joining] = Factory(dict)
 
 
 @frozen
@@ -138,7 +138,7 @@ class Hub:
             self._complete(joining)
             return True
         for name in names:
-            self._topics[name].joining.append(joining)
+            self._topics[name].joining[subscriber] = joining
         return False
 
     def leave(self, subscriber: Subscriber, name: bytes) -> None:
@@ -146,7 +146,8 @@ class Hub:
         topic = self._topics.get(name)
         if topic is None:
             return
-        for joining in [joining for joining in topic.joining if joining.subscriber is subscriber]:
+        joining = topic.joining.get(subscriber)
+        if joining is not None:
             self._abandon(joining)
         for format, lane in list(topic.lanes.items()):
             if lane.pop(subscriber, None) is not None and not lane:
@@ -158,27 +159,22 @@ class Hub:
         topic = self._topics.get(name)
         if topic is None:
             return
-        still_joining = []
-        for joining in topic.joining:
+        for joining in list(topic.joining.values()):
             joining.missing.discard(name)
-            if joining.missing:
-                still_joining.append(joining)
-            else:
-                for other in joining.names:
-                    if other != name:
-                        self._topics[other].joining.remove(joining)
+            if not joining.missing:
+                for joined in joining.names:
+                    del self._topics[joined].joining[joining.subscriber]
                 self._complete(joining)
-        topic.joining = still_joining
 
     def refused(self, name: bytes, why: str) -> None:
         """Redis refused the channel: everyone on it is told and taken off it."""
         topic = self._topics.get(name)
         if topic is None:
             return
-        concerned = {joining.subscriber: None for joining in topic.joining}
+        concerned = dict.fromkeys(topic.joining)
         for lane in topic.lanes.values():
             concerned.update(dict.fromkeys(lane))
-        for joining in list(topic.joining):
+        for joining in list(topic.joining.values()):
             self._abandon(joining)
         if self._topics.pop(name, None) is not None:
             self.upstream.release(name)
@@ -188,7 +184,7 @@ class Hub:
     def lost(self) -> None:
         """The Redis connection is gone: whoever was waiting for a channel waits for all of them again."""
         for topic in self._topics.values():
-            for joining in topic.joining:
+            for joining in topic.joining.values():
                 joining.missing.update(joining.names)
 
     def dispatch(self, batch: Mapping[bytes, Sequence[bytes]], now: float) -> None:
@@ -212,10 +208,6 @@ class Hub:
                 size += len(data) * len(lane)
         self._deliveries += deliveries
         self._bytes += size
-
-    def has(self, name: bytes) -> bool:
-        """Whether anybody is subscribed to the channel, or about to be."""
-        return name in self._topics
 
     def names(self) -> list[str]:
         return [name.decode() for name in self._topics]
@@ -259,8 +251,7 @@ class Hub:
     def _abandon(self, joining: _Joining) -> None:
         for name in joining.names:
             topic = self._topics.get(name)
-            if topic is not None and joining in topic.joining:
-                topic.joining.remove(joining)
+            if topic is not None and topic.joining.pop(joining.subscriber, None) is not None:
                 self._release_if_empty(name)
 
     def _release_if_empty(self, name: bytes) -> None:

@@ -6,7 +6,7 @@ in the client's nursery. Bytes are shared between clients, never copied for one.
 
 Laws: `deliver` never waits and never raises. Bounded in bytes (`max_bytes`, or a single batch where
 that alone is larger) and in the age of the oldest byte; over either bound `on_trouble` is told the
-ending, once, and nothing more is queued. The outbox owns the descriptor from `open` to `close`:
+ending, once, and nothing more is queued. The outbox owns the descriptor from its making to `close`:
 closed means that no late delivery can reach a reused number.
 
 Concurrency: everything but `flush` and the writer is synchronous; one trio thread.

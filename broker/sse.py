@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 
 import msgspec
-import structlog
 import trio
 from attrs import define, field
 
@@ -45,8 +44,6 @@ from broker.wireformat import EVENT_STREAM, EVENT_STREAM_BARE, WireFormat
 _IGNORED_BYTES_MAX = 64 * 1024
 _END_ID = "end"
 
-log = structlog.get_logger(__name__)
-
 
 def _encode_end(payload: bytes) -> bytes:
     body = msgspec.json.encode({"type": "complete", "data": msgspec.Raw(payload), "timestamp": timestamp(time.time())})
@@ -71,6 +68,7 @@ class SseDoor:
     _served: frozenset[str] | None
     _cors_origins: tuple[str, ...]
     _ended: EndedStreams
+    _is_upstream_away: Callable[[], bool]
 
     async def serve(self, visit: Visit, request: Request) -> bool:
         origin = (request.header(b"origin") or b"").decode("latin-1") or None
@@ -100,19 +98,21 @@ class SseDoor:
         )
 
     async def _stream(self, visit: Visit, client: Client, stream: Stream, chunked: bool, cors: dict[str, str]) -> None:
-        ignored = len(visit.hand_over())
+        visit.hand_over()
 
         def converse(client: Client) -> EventStream:
             names = tuple(channel.name.encode() for channel in stream.channels)
             head = _head(chunked, cors)
-            return EventStream(client, self._hub, self._sse, names, stream.finite, chunked, head, ignored)
+            return EventStream(
+                client, self._hub, self._sse, names, stream.finite, chunked, head, self._is_upstream_away
+            )
 
         self._clientele.add(client)
         try:
             ending = await client.run(converse)
         finally:
             self._clientele.remove(client)
-        log.debug("client left", client=client.id, ending=ending.name)
+        visit.served = f"{client.id} until {ending.name}"
 
 
 def _head(chunked: bool, cors: dict[str, str]) -> bytes:
@@ -136,7 +136,6 @@ class EventStream:
     Args:
         head: the answer's head, sent with whatever is sent first.
         finite: the stream ends with its last event.
-        ignored: bytes that the client has sent behind its request.
     """
 
     _client: Client
@@ -146,8 +145,8 @@ class EventStream:
     _finite: bool
     _chunked: bool
     _head: bytes
-    _ignored: int
-    _pulse_at: float = field(init=False, default=0.0)
+    _is_upstream_away: Callable[[], bool]
+    _ignored: int = field(init=False, default=0)
 
     @property
     def outlet(self) -> Outlet:
@@ -156,9 +155,9 @@ class EventStream:
     def opened(self) -> float:
         now = trio.current_time()
         if not self._hub.join(self, self._names, self._format()):
-            self._send(b"")
-        self._pulse_at = now + self._bounds.keep_alive_seconds
-        return self._pulse_at
+            # Whoever reads along sees why `connected` has to wait; to EventSource it is nothing.
+            self._send(eventstream.comment("waiting for Redis") if self._is_upstream_away() else b"")
+        return now + self._bounds.keep_alive_seconds
 
     def receive(self, data: bytes) -> None:
         self._ignored += len(data)
@@ -167,8 +166,7 @@ class EventStream:
 
     def pulse(self, now: float) -> float:
         self._send(eventstream.comment(f"keep-alive {timestamp(time.time())}"))
-        self._pulse_at = now + self._bounds.keep_alive_seconds
-        return self._pulse_at
+        return now + self._bounds.keep_alive_seconds
 
     def goodbye(self, ending: Ending) -> bytes:
         if ending in (LEFT, VANISHED, REQUEST_TOO_BIG):
@@ -204,6 +202,8 @@ class EventStream:
         self._client.end(UPSTREAM_REFUSED)
 
     def stream_ended(self, name: bytes) -> None:
+        # From here on nothing is taken, also of what is dispatched before the client's task runs.
+        self._client.outbox.finish(b"", drop_unsent=False)
         self._client.end(COMPLETE)
 
     def _format(self) -> WireFormat:

@@ -5,10 +5,10 @@ Synchronous; no I/O. Source: the wire contract, "Base: SSE".
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from collections.abc import Sequence
 
-import msgspec
 from attrs import Factory, define, frozen
 
 from broker.channel import Channel
@@ -97,8 +97,8 @@ def last_index(payloads: Sequence[bytes]) -> int | None:
 
 def _stage_of(payload: bytes) -> object:
     try:
-        event = msgspec.json.decode(payload)
-    except (msgspec.DecodeError, RecursionError):
+        event = json.loads(payload)
+    except (ValueError, RecursionError):
         return None
     return event.get("stage") if isinstance(event, dict) else None
 

@@ -39,6 +39,7 @@ class Visit:
     _served: bool = field(init=False, default=False)
     _waiting: trio.CancelScope | None = field(init=False, default=None)
     _dismissed: bool = field(init=False, default=False)
+    served: str = field(init=False, default="nothing")  # what the log says of it
 
     def __attrs_post_init__(self) -> None:
         self._reader = RequestReader(self.bounds.head_max_bytes)
@@ -64,6 +65,8 @@ class Visit:
         else:
             deadline = self.opened_at + self.bounds.head_seconds
         self._served = True
+        if self._dismissed:
+            raise VisitorLeft
         with trio.CancelScope(deadline=deadline) as self._waiting:
             while True:
                 self._reader.feed(await self._receive())

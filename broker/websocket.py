@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-import structlog
 import trio
 from attrs import define, field
 from wsproto.connection import Connection, ConnectionState, ConnectionType
@@ -49,8 +48,6 @@ from broker.wireformat import WEBSOCKET
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _EMPTY_FRAGMENTS_MAX = 1000
-
-log = structlog.get_logger(__name__)
 
 
 class Talk(Protocol):
@@ -125,7 +122,7 @@ class WebSocketDoor:
 
         def converse(client: Client) -> WebSocketConversation:
             session = Session(self._clients.subscriptions_max, self._served)
-            talk = Commands(client, self._hub, session, self.is_upstream_away)
+            talk = WebSocketSubscriber(client, self._hub, session, self.is_upstream_away)
             return WebSocketConversation(client, self._websocket, talk, answer, visit.hand_over())
 
         self._clientele.add(client)
@@ -133,7 +130,7 @@ class WebSocketDoor:
             ending = await client.run(converse)
         finally:
             self._clientele.remove(client)
-        log.debug("client left", client=client.id, ending=ending.name)
+        visit.served = f"{client.id} until {ending.name}"
         return False
 
 
@@ -269,7 +266,7 @@ _BEYOND_TALKING = (VANISHED, INTERNAL_ERROR, OUTBOX_FULL, OUTBOX_STALE, SILENT)
 
 
 @define(eq=False)
-class Commands:
+class WebSocketSubscriber:
     """The broker's side of the talk: runs what the session's rules say."""
 
     _client: Client

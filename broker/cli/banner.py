@@ -38,8 +38,8 @@ def banner(ready: Ready, *, dev: bool) -> str:
         "See it work. Subscribe in one terminal" + (", to demo events or to events of yours:" if dev else ":"),
         *demo,
         f"  {_curl(first)}/api/stream?channel={_CHANNEL}'",
-        "Publish in another, in any of these ways:",
-        *(f"  {line}" for line in _publishing(ready)),
+        "Publish in another, in any of these ways" + (", with your password for ***:" if _is_masked(ready) else ":"),
+        *_publishing(ready),
         "",
     ]
     return "\n".join(lines)
@@ -71,14 +71,21 @@ def _who(addresses: list[Address]) -> str:
     return "ANYONE who reaches these addresses may subscribe to everything: there is no authentication yet"
 
 
+def _service_url(ready: Ready) -> str:
+    """Where services publish."""
+    return ready.embedded.service_url if ready.embedded is not None else ready.config.redis.url
+
+
+def _is_masked(ready: Ready) -> bool:
+    return mask_url(_service_url(ready)) != _service_url(ready)
+
+
 def _publishing(ready: Ready) -> list[str]:
-    url = ready.embedded.service_url if ready.embedded is not None else ready.config.redis.url
     prefix = ready.config.redis.channel_prefix
     channel = prefix + _CHANNEL
-    shown = mask_url(url)
-    # `broker pub` reads the same environment; a URL with a password is set there and not shown here.
+    shown = mask_url(_service_url(ready))
+    # `broker pub` adds the prefix that it finds in its environment.
     environment = f"{variable('redis.channel_prefix')}={quote(prefix)} " if prefix else ""
-    option = f"--redis {quote(shown)} " if shown == url else ""
     split = urlsplit(shown)
     if split.scheme == "unix":
         cli = f"redis-cli -s {quote(unquote(split.path))}"
@@ -87,11 +94,13 @@ def _publishing(ready: Ready) -> list[str]:
     else:
         cli = f"redis-cli -u {quote(shown)}"
     return [
-        f"{environment}{_program()} pub {option}{_CHANNEL} '{_EVENT}'",
-        f"{cli} PUBLISH {quote(channel)} '{_EVENT}'",
-        "python3:  import redis",
-        f"          r = redis.Redis.from_url({shown!r})",
-        f"          r.publish({channel!r}, {_EVENT!r})",
+        f"  {environment}{_program()} pub --redis {quote(shown)} {_CHANNEL} '{_EVENT}'",
+        f"  {cli} PUBLISH {quote(channel)} '{_EVENT}'",
+        f"  {_near(sys.executable)}   (any Python with redis-py), and there:",
+        # Python takes no margin.
+        "import redis",
+        f"r = redis.Redis.from_url({shown!r})",
+        f"r.publish({channel!r}, {_EVENT!r})",
     ]
 
 

@@ -72,6 +72,7 @@ class Link:
         """Stop listening to a channel, a while from now. Synchronous."""
         self._due.set()
         self._interest.release(self._prefix + name, trio.current_time())
+        self._settle_if_complete()
 
     @property
     def is_away(self) -> bool:
@@ -86,15 +87,18 @@ class Link:
         shown = mask_url(self._section.url)
         attempts = 0
         started = False
+        told = ""
         while True:
             try:
                 connection = await RedisConnection.open(self._section)
             except UpstreamError as error:
                 if isinstance(error, UpstreamRefused) and not started:
                     raise
-                if attempts == 0:
-                    log.warning("waiting for Redis", redis=shown, why=str(error))
+                if str(error) != told:
+                    told = str(error)
+                    log.warning("waiting for Redis", redis=shown, why=told)
             else:
+                told = ""
                 opened_at = trio.current_time()
                 ready, started = None if started else task_status, True
                 try:

@@ -7,7 +7,7 @@ Synchronous. Bounds: one counter for each reason.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 
 import structlog
@@ -20,45 +20,55 @@ log = structlog.get_logger(__name__)
 
 
 @define(eq=False)
+class _Burst:
+    """Lets one line through every five seconds, and counts those that it held back."""
+
+    held_back: int = 0
+    _logged_at: float = float("-inf")
+
+    def begins(self, now: float) -> bool:
+        if now - self._logged_at < BURST_SECONDS:
+            self.held_back += 1
+            return False
+        self._logged_at = now
+        return True
+
+    def take_held_back(self) -> int:
+        count, self.held_back = self.held_back, 0
+        return count
+
+
+@define(eq=False)
 class Refusals:
-    """What could not be delivered, and why."""
+    """What could not be delivered, and why; each reason has bursts of its own."""
 
     _counts: Counter[str] = Factory(Counter)
-    _unlogged: int = 0
-    _logged_at: float = float("-inf")
-    _channels_unlogged: int = 0
-    _channel_logged_at: float = float("-inf")
+    _bursts: defaultdict[str, _Burst] = Factory(lambda: defaultdict(_Burst))
 
     def add(self, reason: str, name: bytes, payload: bytes, now: float) -> None:
-        """Count one message; log it when none was logged in the last five seconds."""
+        """Count one message; log it when none of that reason was logged in the last five seconds."""
         self._counts[reason] += 1
-        if now - self._logged_at < BURST_SECONDS:
-            self._unlogged += 1
-            return
-        log.warning(
-            "message from Redis dropped",
-            reason=reason,
-            channel=name.decode("utf-8", "backslashreplace"),
-            size_bytes=len(payload),
-            begins=ascii(payload[:_SHOWN_BYTES])[2:-1],
-            more_since_last_line=self._unlogged,
-        )
-        self._logged_at = now
-        self._unlogged = 0
+        burst = self._bursts[reason]
+        if burst.begins(now):
+            log.warning(
+                "message from Redis dropped",
+                reason=reason,
+                channel=name.decode("utf-8", "backslashreplace"),
+                size_bytes=len(payload),
+                begins=ascii(payload[:_SHOWN_BYTES])[2:-1],
+                more_since_last_line=burst.take_held_back(),
+            )
 
     def note_channel(self, name: bytes, why: str, now: float) -> None:
         """Log a channel that Redis refused, when none was logged in the last five seconds."""
-        if now - self._channel_logged_at < BURST_SECONDS:
-            self._channels_unlogged += 1
-            return
-        log.warning(
-            "Redis refused a channel",
-            channel=name.decode("utf-8", "backslashreplace"),
-            why=why,
-            more_since_last_line=self._channels_unlogged,
-        )
-        self._channel_logged_at = now
-        self._channels_unlogged = 0
+        burst = self._bursts["channel"]
+        if burst.begins(now):
+            log.warning(
+                "Redis refused a channel",
+                channel=name.decode("utf-8", "backslashreplace"),
+                why=why,
+                more_since_last_line=burst.take_held_back(),
+            )
 
     def counts(self) -> Mapping[str, int]:
         return dict(self._counts)

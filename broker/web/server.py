@@ -4,7 +4,7 @@ The door has read the whole request, under its limits, and writes it anew: hyper
 well-formed request, no upgrade, and the end of its input once the app has answered. So a kept-alive
 connection comes back to the door after each answer, and the next request may be a stream.
 
-hypercorn shields its writes without a deadline; `Lane.send_all` has its own.
+hypercorn shields its writes without a deadline; `Exchange.send_all` has its own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NEVER_SECONDS = 7 * 24 * 3600
 
 
 @define(eq=False)
-class Lane:
+class Exchange:
     """What hypercorn takes for its socket stream: one request in, one answer out.
 
     Args:
@@ -76,26 +76,26 @@ class WebServer:
 
     _census: Census
     _cors_origins: tuple[str, ...]
-    _answer: Callable[[Lane], Awaitable[None]] | None = None
+    _answer: Callable[[Exchange], Awaitable[None]] | None = None
 
     async def serve(self, visit: Visit, request: Request) -> bool:
         """Answer one request. Returns whether the connection can carry another."""
         body = await visit.read_body(request)
-        lane = Lane(visit, request.whole_bytes(body))
-        await self.load()(lane)
-        keeps = request.keeps_alive and not (lane.broken or lane.closed)
-        if not keeps and not lane.broken:
+        exchange = Exchange(visit, request.whole_bytes(body))
+        await self.load()(exchange)
+        keeps = request.keeps_alive and not (exchange.broken or exchange.closed)
+        if not keeps and not exchange.broken:
             await visit.linger()
         return keeps
 
-    def load(self) -> Callable[[Lane], Awaitable[None]]:
-        """What answers the request of a lane. Blocks the first time."""
+    def load(self) -> Callable[[Exchange], Awaitable[None]]:
+        """What answers the request of a exchange. Blocks the first time."""
         if self._answer is None:
             self._answer = _load(self._census, self._cors_origins)
         return self._answer
 
 
-def _load(census: Census, cors_origins: tuple[str, ...]) -> Callable[[Lane], Awaitable[None]]:
+def _load(census: Census, cors_origins: tuple[str, ...]) -> Callable[[Exchange], Awaitable[None]]:
     from hypercorn.app_wrappers import ASGIWrapper
     from hypercorn.config import Config
     from hypercorn.trio.tcp_server import TCPServer
@@ -112,11 +112,11 @@ def _load(census: Census, cors_origins: tuple[str, ...]) -> Callable[[Lane], Awa
     context = WorkerContext(None)
     asgi = ASGIWrapper(create_app(census, cors_origins))
 
-    async def answer(lane: Lane) -> None:
+    async def answer(exchange: Exchange) -> None:
         async def app(*arguments: Any) -> None:
             await asgi(*arguments)
-            lane.answered.set()
+            exchange.answered.set()
 
-        await TCPServer(app, config, context, ConnectionState(LifespanState()), lane).run()  # type: ignore[arg-type]
+        await TCPServer(app, config, context, ConnectionState(LifespanState()), exchange).run()  # type: ignore[arg-type]
 
     return answer

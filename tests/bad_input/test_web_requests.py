@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import httpx
 import pytest
 
 from tests.actors.daemon_process import DaemonProcess
@@ -251,3 +252,9 @@ def test_leaving_in_the_middle_of_a_body(port: int, served: DaemonProcess) -> No
         client.send(STATS * 20)
         client.reset()
     assert served.stats()["status"] == "healthy"
+
+
+@pytest.mark.parametrize("count", ["", "-1", "x", "1e3", "10001", "0" * 9 + "9" * 30, "0" * 5000, "\u0663"])
+def test_a_bad_number_of_clients_is_refused(served: DaemonProcess, count: str) -> None:
+    answer = httpx.get(f"{served.url}/api/realtime/stats", params={"clients": count}, trust_env=False)
+    assert (answer.status_code, set(answer.json())) == (400, {"error", "detail", "hint"})

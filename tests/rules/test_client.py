@@ -228,9 +228,17 @@ async def test_a_peer_that_does_not_close_is_not_waited_for_longer_than_the_fare
     assert bytes(life.conversation.received) == b"chatter"
 
 
-@pytest.mark.parametrize("ending", [SHUTDOWN, OUTBOX_FULL, OUTBOX_STALE])
-async def test_a_peer_that_does_not_read_is_not_waited_for_longer_than_the_farewell(
-    ending: Ending, autojump_clock: MockClock, lives: Lives
+@pytest.mark.parametrize(
+    ("ending", "seconds"),
+    [
+        (SHUTDOWN, BOUNDS.outbox_max_age_seconds),
+        (COMPLETE, BOUNDS.outbox_max_age_seconds),
+        (OUTBOX_FULL, BOUNDS.farewell_seconds),
+        (OUTBOX_STALE, BOUNDS.farewell_seconds),
+    ],
+)
+async def test_a_peer_that_does_not_read_is_waited_for_as_long_as_its_ending_deserves(
+    ending: Ending, seconds: float, autojump_clock: MockClock, lives: Lives
 ) -> None:
     with capture_logs() as logs:
         async with trio.open_nursery() as nursery:
@@ -239,7 +247,7 @@ async def test_a_peer_that_does_not_read_is_not_waited_for_longer_than_the_farew
             life.fill()
             begun = trio.current_time()
             life.client.end(ending)
-        assert (life.ending, life.ended_at) == (ending, pytest.approx(begun + BOUNDS.farewell_seconds))
+        assert (life.ending, life.ended_at) == (ending, pytest.approx(begun + seconds))
     assert logs == []
     assert life.conversation.leaves == 1
 

@@ -31,8 +31,7 @@ def python_of(banner: str) -> str:
     """The lines of Python, as they would be pasted."""
     lines = banner.splitlines()
     (first,) = (index for index, line in enumerate(lines) if "import redis" in line)
-    margin = lines[first].index("import redis")
-    return "\n".join(line[margin:] for line in lines[first : first + 3])
+    return "\n".join(lines[first : first + 3])
 
 
 def paste(line: str, seconds: float = 10) -> subprocess.CompletedProcess[str]:
