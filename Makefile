@@ -32,7 +32,7 @@ bench: $(VENV)/installed-test ## Measure this machine: CPU and deliveries a seco
 docs-settings: $(VENV)/installed ## Write conf/broker.toml and the table in docs/settings.md anew from the code
 	$(BIN)/broker config defaults > conf/broker.toml
 	sed -i.old '/generated: broker config table/q' docs/settings.md && rm -f docs/settings.md.old
-	(echo; $(BIN)/broker config table) >> docs/settings.md
+	$(BIN)/broker config table >> docs/settings.md
 
 clean: ## Remove what the targets above made
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
