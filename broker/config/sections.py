@@ -76,7 +76,9 @@ class Redis:
         secret=True,
     )
     channel_prefix: str = _setting("", "Put in front of every channel name in Redis.")
-    connect_seconds: float = _setting(5.0, "The longest that each step of connecting to Redis may take: TCP, TLS, password, PING.", least=0.1)
+    connect_seconds: float = _setting(
+        5.0, "The longest that each step of connecting to Redis may take: TCP, TLS, password, PING.", least=0.1
+    )
     ping_seconds: float = _setting(3.0, "How often a quiet Redis connection is tried with PING.", least=0.1)
     ping_timeout_seconds: float = _setting(
         5.0, "How long Redis may take to answer a PING before its connection is given up.", least=0.1

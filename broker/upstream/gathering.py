@@ -1,8 +1,10 @@
 """When to wait a moment before reading again, so that messages arriving singly leave together.
 
 Waking up costs as much as a dozen messages do: at thousands of messages a second that arrive one by
-one, a pause of a few milliseconds after a read lets about `BATCH_MESSAGES` of them pile up. An idle
-broker never pauses, and one that is busy anyway (large batches, many deliveries) needs no pause.
+one, a pause after a read lets the next ones pile up. It is the longer the more there is to save, up
+to where `BATCH_MESSAGES` come in it: 0.6 ms at 1000 messages a second, 6 ms at 10 000, 3 ms at
+20 000. An idle broker never pauses, and one that is busy anyway (large batches, many deliveries)
+needs no pause.
 
 Synchronous; no clock.
 """
@@ -11,10 +13,9 @@ from __future__ import annotations
 
 from attrs import define
 
-PAUSE_MIN_SECONDS = 0.001
-PAUSE_MAX_SECONDS = 0.004
-BATCH_MESSAGES = 32
-_MESSAGES_PER_SECOND = 500.0
+BATCH_MESSAGES = 64
+_RATE_MIN = 500.0  # messages a second; below, nothing is saved
+_PAUSE_PER_RATE = 0.006 / 10_000  # seconds, for each message a second
 
 
 @define(eq=False)
@@ -37,7 +38,7 @@ class Gathering:
         if messages:
             self._interval += 0.1 * (min(elapsed / messages, 1.0) - self._interval)
         # Twice the aim: what a pause has gathered must not count as a batch that needed none.
-        if messages > 2 * BATCH_MESSAGES or self._interval * _MESSAGES_PER_SECOND > 1.0:
+        if messages > 2 * BATCH_MESSAGES or self._interval * _RATE_MIN > 1.0:
             return 0.0
-        pause = min(PAUSE_MAX_SECONDS, max(PAUSE_MIN_SECONDS, BATCH_MESSAGES * self._interval))
+        pause = min(_PAUSE_PER_RATE / self._interval, BATCH_MESSAGES * self._interval)
         return max(0.0, pause - (now - read_at))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.upstream.gathering import BATCH_MESSAGES, PAUSE_MAX_SECONDS, PAUSE_MIN_SECONDS, Gathering
+from broker.upstream.gathering import BATCH_MESSAGES, Gathering
 
 
 def settled(messages: int, interval: float, reads: int = 200) -> float:
@@ -22,12 +22,13 @@ def settled(messages: int, interval: float, reads: int = 200) -> float:
         (1, 1.0, 0.0),
         (1, 0.01, 0.0),
         (1, 1 / 400, 0.0),
-        (1, 1 / 1000, PAUSE_MAX_SECONDS),
-        (1, 1 / 16_000, BATCH_MESSAGES / 16_000),
-        (1, 1 / 100_000, PAUSE_MIN_SECONDS),
-        (8, 8 / 16_000, BATCH_MESSAGES / 16_000),
+        (1, 1 / 1000, 0.0006),
+        (1, 1 / 10_000, 0.006),
+        (1, 1 / 20_000, BATCH_MESSAGES / 20_000),
+        (8, 8 / 20_000, BATCH_MESSAGES / 20_000),
+        (64, 64 / 100_000, BATCH_MESSAGES / 100_000),
         (8, 8 / 300, 0.0),
-        (100, 100 / 50_000, 0.0),  # large batches gather by themselves
+        (200, 200 / 50_000, 0.0),  # large batches gather by themselves
     ],
 )
 def test_the_rate_decides(messages: int, interval: float, pause: float) -> None:
@@ -66,9 +67,9 @@ def test_time_spent_on_delivering_is_time_rested() -> None:
     gathering = Gathering()
     now = 1000.0
     for _ in range(300):
-        now += 0.001
+        now += 0.0001
         gathering.pause_seconds(1, now, now)
-    now += 0.001
-    assert gathering.pause_seconds(1, now, now + 0.003) == pytest.approx(PAUSE_MAX_SECONDS - 0.003)
-    now += 0.001
+    now += 0.0001
+    assert gathering.pause_seconds(1, now, now + 0.002) == pytest.approx(0.006 - 0.002, rel=1e-2)
+    now += 0.0001
     assert gathering.pause_seconds(1, now, now + 0.02) == 0.0
