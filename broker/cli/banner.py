@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from broker import __version__
 from broker.config.address import Address
-from broker.config.document import variable
+from broker.config.names import variable
 from broker.config.secret import mask_url
 from broker.daemon import Ready
 

@@ -11,7 +11,7 @@ import click
 from attrs import Attribute
 
 from broker.cli.banner import banner
-from broker.config.document import SETTINGS, bounds, flag, variable
+from broker.config.names import SETTINGS, bounds, flag, variable
 from broker.config.sections import meaning
 from broker.config.sources import Effective, load
 from broker.daemon import run_daemon

@@ -1,1 +1,1 @@
-"""Settings: `sections` defines them, `sources` reads them, `document` writes them down."""
+"""Settings: `sections` defines them, `names` names them, `sources` reads them, `document` writes them down."""

@@ -7,28 +7,18 @@ and a test says so.
 from __future__ import annotations
 
 import json
-import re
 import textwrap
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, get_type_hints
+from collections.abc import Iterator
+from typing import Any
 
 import attrs
 from attrs import Attribute
 
+from broker.config.names import SECTIONS, SETTINGS, bounds, variable
 from broker.config.secret import mask_url
-from broker.config.sections import Config, meaning
+from broker.config.sections import meaning
+from broker.config.sources import Effective
 
-if TYPE_CHECKING:
-    from broker.config.sources import Effective
-
-SECTIONS: Mapping[str, type[Any]] = {
-    section: attrs.resolve_types(cls) for section, cls in get_type_hints(Config).items()
-}
-SETTINGS: Mapping[str, Attribute[Any]] = {
-    f"{section}.{attribute.name}": attribute for section, cls in SECTIONS.items() for attribute in attrs.fields(cls)
-}
-
-_SHORT_FLAGS = {"listen.addresses": "--listen", "redis.url": "--redis"}
 _LINE_CHARACTERS = 100
 _HEAD = """\
 # The settings of the broker daemon. As shipped, this file changes nothing: every setting is commented
@@ -38,26 +28,6 @@ _HEAD = """\
 # The first of these that has a setting wins: a flag of the command line, the environment variable
 # that is named here, this file, the default.
 """
-
-
-def variable(setting: str) -> str:
-    """The environment variable of a dotted setting: `redis.url` is `BROKER_REDIS_URL`."""
-    return "BROKER_" + setting.replace(".", "_").upper()
-
-
-def flag(setting: str) -> str:
-    """The command line's flag of a dotted setting: `log.level` is `--log-level`, `redis.url` is `--redis`."""
-    return _SHORT_FLAGS.get(setting, "--" + re.sub("[._]", "-", setting))
-
-
-def bounds(attribute: Attribute[Any]) -> str:
-    """The values that a setting takes, in words: `1 to 65535`, `at least 0.1`, `one of text, json`; empty for all."""
-    least, most, one_of = (attribute.metadata[name] for name in ("least", "most", "one_of"))
-    if one_of:
-        return "one of " + ", ".join(one_of)
-    if least is not None and most is not None:
-        return f"{least} to {most}"
-    return f"at least {least}" if least is not None else f"at most {most}" if most is not None else ""
 
 
 def toml_document() -> str:

@@ -26,7 +26,7 @@ from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn, override
 
 from broker.config.address import CHECKS
-from broker.config.document import SECTIONS, SETTINGS, bounds, flag, variable
+from broker.config.names import SECTIONS, SETTINGS, bounds, flag, variable
 from broker.config.secret import described, shown
 from broker.config.sections import Config
 from broker.errors import ConfigError, Problem

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from broker import __version__
 from broker.cli import COMMANDS, group
-from broker.config.document import SETTINGS, bounds, flag, variable
+from broker.config.names import SETTINGS, bounds, flag, variable
 from broker.config.sections import meaning
 
 

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.config.document import SETTINGS, bounds, flag, markdown_table, show, toml_document, variable
+from broker.config.document import markdown_table, show, toml_document
+from broker.config.names import SETTINGS, bounds, flag, variable
 from broker.config.secret import mask_url, shown
 from broker.config.sections import Config
 from broker.config.sources import load

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.config.address import Address
-from broker.config.document import SETTINGS, show, variable
+from broker.config.document import show
+from broker.config.names import SETTINGS, variable
 from broker.config.sections import Channels, Clients, Config, Listen, Log, Redis, WebSocket
 from broker.config.sources import load
 from broker.errors import ConfigError, Problem

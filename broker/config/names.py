@@ -1,0 +1,41 @@
+"""The names of the settings on every side: dotted, as a flag, as a variable; and their bounds in words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, get_type_hints
+
+import attrs
+from attrs import Attribute
+
+from broker.config.sections import Config
+
+SECTIONS: Mapping[str, type[Any]] = {
+    section: attrs.resolve_types(cls) for section, cls in get_type_hints(Config).items()
+}
+SETTINGS: Mapping[str, Attribute[Any]] = {
+    f"{section}.{attribute.name}": attribute for section, cls in SECTIONS.items() for attribute in attrs.fields(cls)
+}
+
+_SHORT_FLAGS = {"listen.addresses": "--listen", "redis.url": "--redis"}
+
+
+def variable(setting: str) -> str:
+    """The environment variable of a dotted setting: `redis.url` is `BROKER_REDIS_URL`."""
+    return "BROKER_" + setting.replace(".", "_").upper()
+
+
+def flag(setting: str) -> str:
+    """The command line's flag of a dotted setting: `log.level` is `--log-level`, `redis.url` is `--redis`."""
+    return _SHORT_FLAGS.get(setting, "--" + re.sub("[._]", "-", setting))
+
+
+def bounds(attribute: Attribute[Any]) -> str:
+    """The values that a setting takes, in words: `1 to 65535`, `at least 0.1`, `one of text, json`; empty for all."""
+    least, most, one_of = (attribute.metadata[name] for name in ("least", "most", "one_of"))
+    if one_of:
+        return "one of " + ", ".join(one_of)
+    if least is not None and most is not None:
+        return f"{least} to {most}"
+    return f"at least {least}" if least is not None else f"at most {most}" if most is not None else ""
