@@ -1,17 +1,17 @@
 """The clientele: every client that is connected, and how those before them ended.
 
-Synchronous. Bounds: the door's cap on connections.
+Synchronous, but for `serve`. Bounds: the door's cap on connections.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import islice
 
 from attrs import Factory, define, frozen
 
-from broker.client import Client, ClientStatistics
+from broker.client import Client, ClientStatistics, Conversation
 from broker.ending import Ending
 
 
@@ -40,6 +40,14 @@ class Clientele:
         if self._clients.pop(client.id, None) is not None:
             self._past_events[client.transport] += client.outbox.events
             self._endings[client.ending.name if client.ending else "cancelled"] += 1
+
+    async def serve(self, client: Client, converse: Callable[[Client], Conversation]) -> Ending:
+        """Count a client in, serve it to its end, and count it out. Runs until then, or until cancelled."""
+        self.add(client)
+        try:
+            return await client.run(converse)
+        finally:
+            self.remove(client)
 
     def listed(self, transport: str, most: int) -> list[ClientStatistics]:
         """The first `most` clients of a transport, in the order of their coming."""

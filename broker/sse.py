@@ -107,11 +107,7 @@ class SseDoor:
                 client, self._hub, self._sse, names, stream.finite, chunked, head, self._is_upstream_away
             )
 
-        self._clientele.add(client)
-        try:
-            ending = await client.run(converse)
-        finally:
-            self._clientele.remove(client)
+        ending = await self._clientele.serve(client, converse)
         visit.served = f"{client.id} until {ending.name}"
 
 

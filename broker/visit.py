@@ -36,7 +36,7 @@ class Visit:
     bounds: Listen
     opened_at: float
     _reader: RequestReader = field(init=False)
-    _served: bool = field(init=False, default=False)
+    _has_begun: bool = field(init=False, default=False)
     _waiting: trio.CancelScope | None = field(init=False, default=None)
     _dismissed: bool = field(init=False, default=False)
     served: str = field(init=False, default="nothing")  # what the log says of it
@@ -52,19 +52,19 @@ class Visit:
             RequestRefused: it is malformed, too large or too slow.
         """
         request = self._reader.next_head()
-        resting = self._served and self._reader.is_between_requests
-        if request is None and not self._served:
+        resting = self._has_begun and self._reader.is_between_requests
+        if request is None and not self._has_begun:
             # More often than not the whole head is there already: no need to wait for it.
             self._receive_at_once()
             request = self._reader.next_head()
         if request is not None:
-            self._served = True
+            self._has_begun = True
             return request
-        if self._served:
+        if self._has_begun:
             deadline = trio.current_time() + (self.bounds.idle_seconds if resting else self.bounds.head_seconds)
         else:
             deadline = self.opened_at + self.bounds.head_seconds
-        self._served = True
+        self._has_begun = True
         if self._dismissed:
             raise VisitorLeft
         with trio.CancelScope(deadline=deadline) as self._waiting:

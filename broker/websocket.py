@@ -125,11 +125,7 @@ class WebSocketDoor:
             talk = WebSocketSubscriber(client, self._hub, session, self.is_upstream_away)
             return WebSocketConversation(client, self._websocket, talk, answer, visit.hand_over())
 
-        self._clientele.add(client)
-        try:
-            ending = await client.run(converse)
-        finally:
-            self._clientele.remove(client)
+        ending = await self._clientele.serve(client, converse)
         visit.served = f"{client.id} until {ending.name}"
         return False
 
