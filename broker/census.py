@@ -22,12 +22,13 @@ class Census:
     """Counts who is here. Costs nothing until it is asked.
 
     Args:
-        connections: what the door counts, under the names that are shown.
+        connections, publishing: what the door and publishing over HTTP count, under the names that are shown.
     """
 
     _hub: Hub
     _clientele: Clientele
     _connections: Callable[[], Mapping[str, int]]
+    _publishing: Callable[[], Mapping[str, Any]]
 
     def stats(self, clients_listed: int) -> Mapping[str, Any]:
         """The body of the answer, listing at most `clients_listed` clients of each transport."""
@@ -59,6 +60,7 @@ class Census:
             "redis": {
                 "messages": upstream.messages,
                 "refusedMessages": upstream.refused,
+                "refusedByType": upstream.refused_by_type,
                 "outages": upstream.outages,
                 "awaySince": _time(upstream.away_since),
                 "lastOutage": _outage(upstream.last_outage),
@@ -69,6 +71,7 @@ class Census:
                 "bytes": hub.bytes,
                 "endings": clientele.endings,
             },
+            "publishing": self._publishing(),
             "connections": self._connections(),
         }
 

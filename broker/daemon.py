@@ -21,39 +21,30 @@ from attrs import frozen
 from broker.census import Census
 from broker.clientele import Clientele
 from broker.config.address import Address
-from broker.config.sections import Channels, Config
+from broker.config.sections import Config
 from broker.config.sources import Effective
 from broker.cors import LOOPBACK
 from broker.demo import publish_demo
 from broker.door import Door, Route
 from broker.ending import SHUTDOWN
 from broker.errors import ConfigError, Problem, UpstreamRefused
+from broker.evaluationdoor import EvaluationDoor
 from broker.hub import Hub
+from broker.inquiry import PATHS as EVALUATION_PATHS
+from broker.ledger.ledger import Ledger
 from broker.listening import name_of, open_listeners
 from broker.openfiles import connections_for, raise_open_file_limit
 from broker.sse import SseDoor
 from broker.stream import ROOT as STREAM_ROOT
 from broker.stream import EndedStreams
+from broker.upstream.commands import CommandLink
 from broker.upstream.embedded import EmbeddedServer, open_embedded
 from broker.upstream.link import Link
+from broker.web.publishing import Publishing
 from broker.web.server import WebServer
 from broker.websocket import WebSocketDoor
 
 log = structlog.get_logger(__name__)
-
-BUILT_IN_TYPES = frozenset(
-    {
-        "job_progress",
-        "video_render",
-        "ai_stream",
-        "campaign_metrics",
-        "ab_test_results",
-        "alerts",
-        "live_metrics",
-        "council_score",
-        "creative_evaluation",
-    }
-)
 
 
 @frozen
@@ -89,11 +80,11 @@ async def run_daemon(effective: Effective, *, dev: bool, on_ready: Callable[[Rea
             _open_upstream(config) as (config, embedded),
             trio.open_nursery() as life,
         ):
-            link = Link(config.redis, config.channels.message_max_bytes)
+            link = Link(config.redis, config.channels.message_max_bytes, config.declared_types)
             ended = EndedStreams(config.sse.ended_seconds)
             hub = Hub(link, lambda name: ended.add(name, trio.current_time()))
             clientele = Clientele()
-            served = _served_types(config.channels)
+            served = _served_types(config)
             websockets = WebSocketDoor(hub, clientele, config.clients, config.websocket, served, lambda: link.is_away)
             streams = SseDoor(
                 hub,
@@ -105,11 +96,19 @@ async def run_daemon(effective: Effective, *, dev: bool, on_ready: Callable[[Rea
                 ended,
                 lambda: link.is_away,
             )
-            web = WebServer(Census(hub, clientele, lambda: _connections(door)), config.listen.cors_origins)
+            commands = CommandLink(config.redis)
+            ledger = Ledger(commands, config.redis.channel_prefix)
+            evaluations = EvaluationDoor(
+                hub, clientele, ledger, config.clients, config.sse, config.evaluations, config.listen.cors_origins
+            )
+            publishing = Publishing(commands, config)
+            census = Census(hub, clientele, lambda: _connections(door), publishing.statistics)
+            web = WebServer(census, publishing, config.listen.cors_origins)
             door = Door(
                 config.listen,
                 (
                     Route("/ws", websockets.serve, exact=True),
+                    *(Route(path, evaluations.serve) for path in EVALUATION_PATHS),
                     Route(STREAM_ROOT, streams.serve),
                     Route("", web.serve),
                 ),
@@ -119,6 +118,7 @@ async def run_daemon(effective: Effective, *, dev: bool, on_ready: Callable[[Rea
                 await life.start(link.serve, hub)
             except UpstreamRefused as refused:
                 raise UpstreamRefused(f"{refused} (set by {effective.origins['redis.url']})") from refused
+            life.start_soon(commands.serve)
             if dev:
                 life.start_soon(partial(publish_demo, config.redis.url, channel_prefix=config.redis.channel_prefix))
             async with trio.open_nursery() as connections:
@@ -194,11 +194,11 @@ def _for_development(config: Config) -> Config:
     return attrs.evolve(config, listen=attrs.evolve(config.listen, cors_origins=(LOOPBACK,)))
 
 
-def _served_types(section: Channels) -> frozenset[str] | None:
+def _served_types(config: Config) -> frozenset[str] | None:
     """The channel types that are served; None for all."""
-    if section.undeclared == "serve":
+    if config.channels.undeclared == "serve":
         return None
-    return BUILT_IN_TYPES.union(section.declared)
+    return frozenset(config.declared_types)
 
 
 def _connections(door: Door) -> dict[str, int]:

@@ -6,6 +6,9 @@
     ├── ListenError         an address that cannot be listened on
     ├── UpstreamError       Redis cannot be used: refused, unreachable, or gone
     │   └── UpstreamRefused     it answered, and said no: password, rights, database
+    ├── EventError          an event that is not what its class says: names the field and its value
+    ├── PublishError        the publisher library, asked to confirm: an event that Redis did not take
+    ├── EvaluationError     an evaluation that cannot go on; its message is what the client is told
     └── SubscriberError     the subscriber library: what a reconnect cannot mend
 
 Each message says what was wrong and what to do; the command line prints it as it is.
@@ -60,6 +63,18 @@ class UpstreamError(BrokerError):
 
 class UpstreamRefused(UpstreamError):
     """Redis answered and refused: trying again with the same settings cannot help."""
+
+
+class EventError(BrokerError):
+    """An event that is not what its class says. `str()` names the field by its path, and its value."""
+
+
+class PublishError(BrokerError):
+    """An event that Redis did not take, told to a caller who asked for a confirmation."""
+
+
+class EvaluationError(BrokerError):
+    """An evaluation that cannot go on. `str()` is told to whoever watches it: no secrets, no paths."""
 
 
 class SubscriberError(BrokerError):

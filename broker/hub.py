@@ -60,6 +60,7 @@ class UpstreamStatistics:
         connected: Redis delivers every channel that is wanted.
         refused: messages dropped, by reason.
         away_since: when the outage that lasts began, in seconds since 1970; None while connected.
+        refused_by_type: messages dropped, by channel type, then by reason.
     """
 
     connected: bool
@@ -69,6 +70,7 @@ class UpstreamStatistics:
     outages: int
     last_outage: Outage | None
     away_since: float | None
+    refused_by_type: Mapping[str, Mapping[str, int]] = Factory(dict)
 
 
 class Upstream(Protocol):

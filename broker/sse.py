@@ -1,8 +1,4 @@
-"""An SSE client: the answer's head, then an event stream that goes through the outbox.
-
-Over HTTP/1.1 the stream is chunked, so that a client can tell its end from a cut; over HTTP/1.0 it
-is bare and ends with the connection. Bytes that the client sends behind its request are ignored, up
-to a bound.
+"""An SSE client of channels: whatever is published on them, as blocks that all such clients share.
 
 Source: WHATWG HTML, 9.2; the wire contract, "Base: SSE".
 """
@@ -15,25 +11,15 @@ from collections.abc import Callable
 
 import msgspec
 import trio
-from attrs import define, field
+from attrs import define
 
 from broker import eventstream
+from broker.answerstream import AnswerStream, failure, stream_head
 from broker.client import Client
 from broker.clientele import Clientele
 from broker.config.sections import Clients, Sse
 from broker.cors import cors_headers, preflight_headers
-from broker.ending import (
-    COMPLETE,
-    INTERNAL_ERROR,
-    LEFT,
-    OUTBOX_FULL,
-    OUTBOX_STALE,
-    REQUEST_TOO_BIG,
-    SHUTDOWN,
-    UPSTREAM_REFUSED,
-    VANISHED,
-    Ending,
-)
+from broker.ending import COMPLETE, UPSTREAM_REFUSED
 from broker.hub import Hub, Outlet
 from broker.request import Request, RequestRefused, answer
 from broker.stream import EndedStreams, Stream, last_index, stream_of
@@ -41,7 +27,6 @@ from broker.timestamp import timestamp
 from broker.visit import Visit
 from broker.wireformat import EVENT_STREAM, EVENT_STREAM_BARE, WireFormat
 
-_IGNORED_BYTES_MAX = 64 * 1024
 _END_ID = "end"
 
 
@@ -102,47 +87,27 @@ class SseDoor:
 
         def converse(client: Client) -> EventStream:
             names = tuple(channel.name.encode() for channel in stream.channels)
-            head = _head(chunked, cors)
+            head = stream_head(chunked, cors)
             return EventStream(
-                client, self._hub, self._sse, names, stream.finite, chunked, head, self._is_upstream_away
+                client, self._sse, chunked, head, self._hub, names, stream.finite, self._is_upstream_away
             )
 
         ending = await self._clientele.serve(client, converse)
         visit.served = f"{client.id} until {ending.name}"
 
 
-def _head(chunked: bool, cors: dict[str, str]) -> bytes:
-    lines = [
-        "HTTP/1.1 200 OK",
-        "Content-Type: text/event-stream",
-        "Cache-Control: no-cache, no-transform",
-        "X-Accel-Buffering: no",
-        "Connection: keep-alive" if chunked else "Connection: close",
-    ]
-    if chunked:
-        lines.append("Transfer-Encoding: chunked")
-    lines += [f"{name}: {value}" for name, value in cors.items()]
-    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
-
-
 @define(eq=False)
-class EventStream:
+class EventStream(AnswerStream):
     """One stream: joins its channels, says `connected` when all are live, and never hears anything.
 
     Args:
-        head: the answer's head, sent with whatever is sent first.
         finite: the stream ends with its last event.
     """
 
-    _client: Client
     _hub: Hub
-    _bounds: Sse
     _names: tuple[bytes, ...]
     _finite: bool
-    _chunked: bool
-    _head: bytes
     _is_upstream_away: Callable[[], bool]
-    _ignored: int = field(init=False, default=0)
 
     @property
     def outlet(self) -> Outlet:
@@ -152,29 +117,8 @@ class EventStream:
         now = trio.current_time()
         if not self._hub.join(self, self._names, self._format()):
             # Whoever reads along sees why `connected` has to wait; to EventSource it is nothing.
-            self._send(eventstream.comment("waiting for Redis") if self._is_upstream_away() else b"")
+            self.send(eventstream.comment("waiting for Redis") if self._is_upstream_away() else b"")
         return now + self._bounds.keep_alive_seconds
-
-    def receive(self, data: bytes) -> None:
-        self._ignored += len(data)
-        if self._ignored > _IGNORED_BYTES_MAX:
-            self._client.end(REQUEST_TOO_BIG)
-
-    def pulse(self, now: float) -> float:
-        self._send(eventstream.comment(f"keep-alive {timestamp(time.time())}"))
-        return now + self._bounds.keep_alive_seconds
-
-    def goodbye(self, ending: Ending) -> bytes:
-        if ending in (LEFT, VANISHED, REQUEST_TOO_BIG):
-            return b""
-        last = _LAST_WORDS.get(ending, _no_words)(self._bounds)
-        if not self._chunked:
-            return last
-        return (eventstream.chunk(last) if last else b"") + eventstream.END_OF_CHUNKS
-
-    @property
-    def awaits_peer(self) -> bool:
-        return False
 
     @property
     def channel_names(self) -> list[str]:
@@ -185,16 +129,10 @@ class EventStream:
             self._hub.leave(self, name)
 
     def joined(self, names: tuple[bytes, ...]) -> None:
-        greeting = {
-            "type": "connected",
-            "message": "SSE connection established",
-            "clientId": self._client.id,
-            "timestamp": timestamp(time.time()),
-        }
-        self._send(eventstream.block(msgspec.json.encode(greeting)))
+        self.greet()
 
     def refused(self, name: bytes, why: str) -> None:
-        self._send(_failure(f"Redis refused channel {name.decode()}: {why}"))
+        self.send(failure(f"Redis refused channel {name.decode()}: {why}"))
         self._client.end(UPSTREAM_REFUSED)
 
     def stream_ended(self, name: bytes) -> None:
@@ -206,40 +144,3 @@ class EventStream:
         if self._finite:
             return FINITE_EVENT_STREAM if self._chunked else FINITE_EVENT_STREAM_BARE
         return EVENT_STREAM if self._chunked else EVENT_STREAM_BARE
-
-    def _send(self, data: bytes) -> None:
-        if data and self._chunked:
-            data = eventstream.chunk(data)
-        head, self._head = self._head, b""
-        self._client.outbox.send(head + data, trio.current_time())
-
-
-def _failure(message: str) -> bytes:
-    """An `error` event."""
-    body = {"type": "error", "error": message, "timestamp": timestamp(time.time())}
-    return eventstream.block(msgspec.json.encode(body), event="error")
-
-
-def _shutdown_words(bounds: Sse) -> bytes:
-    body = {
-        "type": "server_shutdown",
-        "message": "Server is shutting down",
-        "timestamp": timestamp(time.time()),
-    }
-    return eventstream.block(msgspec.json.encode(body), retry_milliseconds=bounds.retry_milliseconds)
-
-
-def _slow_words(bounds: Sse) -> bytes:
-    return _failure("client too slow: events were dropped; reconnect to go on")
-
-
-def _no_words(bounds: Sse) -> bytes:
-    return b""
-
-
-_LAST_WORDS: dict[Ending, Callable[[Sse], bytes]] = {
-    SHUTDOWN: _shutdown_words,
-    OUTBOX_FULL: _slow_words,
-    OUTBOX_STALE: _slow_words,
-    INTERNAL_ERROR: lambda bounds: _failure("internal error; it is in the daemon's log"),
-}

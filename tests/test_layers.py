@@ -16,9 +16,22 @@ ROOT = Path(__file__).resolve().parent.parent / "broker"
 RINGS: dict[int, set[str]] = {
     6: {"__main__"},
     5: {"cli"},
-    4: {"daemon"},
-    3: {"door", "websocket", "sse", "web", "upstream", "listening", "openfiles", "log", "demo", "subscriber"},
-    2: {"client", "clientele", "outbox", "visit", "census"},
+    4: {"daemon", "evaluation"},
+    3: {
+        "door",
+        "websocket",
+        "sse",
+        "web",
+        "upstream",
+        "listening",
+        "openfiles",
+        "log",
+        "demo",
+        "subscriber", "doctor",
+        "publisher",
+        "evaluationdoor",
+    },
+    2: {"client", "clientele", "outbox", "visit", "census", "answerstream", "ledger"},
     1: {
         "hub",
         "interest",
@@ -29,8 +42,11 @@ RINGS: dict[int, set[str]] = {
         "eventstream",
         "wireformat",
         "cors",
+        "command",
+        "inquiry",
+        "submission",
     },
-    0: {"__init__", "message", "channel", "ending", "errors", "config", "timestamp"},
+    0: {"__init__", "message", "channel", "ending", "errors", "config", "timestamp", "events"},
 }
 RING_OF = {name: ring for ring, names in RINGS.items() for name in names}
 
@@ -39,15 +55,22 @@ SIDEWAYS = {
     ("eventstream", "wireformat"): "a wire format is made of its encoders",
     ("frames", "wireformat"): "a wire format is made of its encoders",
     ("wireformat", "hub"): "the hub encodes a batch once for each wire format",
+    ("request", "inquiry"): "an inquiry is what a request asks for",
+    ("request", "submission"): "a submission is what a request asks for",
+    ("cors", "submission"): "which pages may publish follows which may read",
     ("request", "stream"): "a stream is what a request asks for",
     ("outbox", "client"): "a client owns its outbox",
     ("outbox", "visit"): "closing a socket that trio may wait on",
+    ("client", "answerstream"): "an event stream is a client's conversation",
     ("client", "clientele"): "the clientele is made of clients",
     ("client", "census"): "the census lists clients",
     ("clientele", "census"): "the census counts the clientele",
     ("channel", "config"): "channel types are part of the settings",
     ("errors", "channel"): "every exception is in errors",
     ("errors", "config"): "every exception is in errors",
+    ("errors", "events"): "every exception is in errors",
+    ("channel", "events"): "an event knows its channel",
+    ("events", "message"): "a message may have to be an event",
 }
 IO_MODULES = {"trio", "socket", "asyncio", "threading", "time", "select", "subprocess"}
 

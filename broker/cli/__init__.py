@@ -15,8 +15,11 @@ COMMANDS: Mapping[str, str] = {
     "serve": "Run the daemon.",
     "pub": "Publish an event through Redis.",
     "sub": "Print the events of channels as they come.",
+    "evaluate": "Run a worker that evaluates with models.",
+    "doctor": "Try a running daemon as a client would.",
     "check": "Say what is wrong with a settings file.",
     "config": "Show the settings: defaults, and what is in force.",
+    "schema": "Print the JSON Schema of the events, or an AsyncAPI document.",
 }
 
 

@@ -11,7 +11,7 @@ import click
 from attrs import Attribute
 
 from broker.cli.banner import banner
-from broker.config.names import SETTINGS, bounds, flag, variable
+from broker.config.names import SETTINGS, TYPE_OPTIONS, TYPES, TYPES_FLAG, TYPES_VARIABLE, bounds, flag, variable
 from broker.config.sections import meaning
 from broker.config.sources import Effective, load
 from broker.daemon import run_daemon
@@ -20,9 +20,19 @@ from broker.log import open_log
 
 
 def _options(command: click.Command) -> click.Command:
-    """A flag for every setting, with the setting's own words as its help."""
+    """A flag for every setting, with the setting's own words as its help, and one for the options of types."""
     for setting, attribute in SETTINGS.items():
         command.params.append(_option(setting, attribute))
+    words = ["An option of a channel type, such as job_progress.validate=event; repeat it for more."]
+    words += (f"{key}: {meaning(attribute)} Takes {bounds(attribute)}." for key, attribute in TYPE_OPTIONS.items())
+    command.params.append(
+        click.Option(
+            [TYPES_FLAG, TYPES],
+            help=" ".join([*words, f"[{TYPES_VARIABLE}]"]),
+            multiple=True,
+            metavar="TYPE.KEY=VALUE",
+        )
+    )
     return command
 
 
@@ -64,7 +74,9 @@ def command(file: Path | None, dev: bool, **flags: Any) -> None:
     import trio
 
     effective = load(
-        flags={setting: flags[setting.replace(".", "__")] for setting in SETTINGS}, environ=os.environ, file=file
+        flags={setting: flags[setting.replace(".", "__")] for setting in (*SETTINGS, TYPES)},
+        environ=os.environ,
+        file=file,
     )
     open_log(effective.config.log)
     lines: list[str] = []

@@ -1,1 +1,3 @@
-"""Settings: `sections` defines them, `names` names them, `sources` reads them, `document` writes them down."""
+"""Settings: `sections` and `types` define them, `names` names them, `sources` reads them, `structure` checks them,
+`document` writes them down.
+"""

@@ -14,12 +14,25 @@ from typing import Any
 import attrs
 from attrs import Attribute
 
-from broker.config.names import SECTIONS, SETTINGS, bounds, variable
+from broker.config.names import (
+    SECTIONS,
+    SETTINGS,
+    TYPE_OPTIONS,
+    TYPES_FLAG,
+    TYPES_VARIABLE,
+    bounds,
+    type_setting,
+    type_table,
+    variable,
+)
 from broker.config.secret import mask_url
 from broker.config.sections import meaning
 from broker.config.sources import Effective
+from broker.config.types import BUILT_IN_TYPES, TypeOptions
 
 _LINE_CHARACTERS = 100
+_TYPES = TypeOptions.__doc__ or ""
+_EXAMPLE = "job_progress.validate=event,alerts.validate=off"
 _HEAD = """\
 # The settings of the broker daemon. As shipped, this file changes nothing: every setting is commented
 # out and shows its default. Take the # away from a line to change it; `broker check --config FILE`
@@ -36,7 +49,10 @@ def toml_document() -> str:
 
 
 def markdown_table() -> str:
-    """For each section a heading, its sentence and a table: setting, default, environment variable, meaning."""
+    """For each section a heading, its sentence and a table: setting, default, environment variable, meaning.
+
+    Then the same for the options of channel types, and the defaults of the built-in ones.
+    """
     parts = []
     for section, cls in SECTIONS.items():
         rows = ["| Setting | Default | Environment variable | Meaning |", "| --- | --- | --- | --- |"]
@@ -45,17 +61,24 @@ def markdown_table() -> str:
             text = _explained(attribute).replace("|", "\\|")
             rows.append(f"| `{setting}` | `{_toml(attribute.default)}` | `{variable(setting)}` | {text} |")
         parts += [f"## [{section}]", cls.__doc__ or "", "\n".join(rows)]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, *_types_tables()]) + "\n"
 
 
 def show(effective: Effective) -> str:
-    """A line for each setting, `clients.outbox_max_bytes = 1048576  # default`, with passwords masked."""
+    """A line for each setting, `clients.outbox_max_bytes = 1048576  # default`, with passwords masked.
+
+    Then one for each option of each channel type that is built in or has a table.
+    """
     lines = []
     for setting, attribute in SETTINGS.items():
         section, key = setting.split(".")
         value = getattr(getattr(effective.config, section), key)
         shown_value = mask_url(value) if attribute.metadata["secret"] else value
         lines.append(f"{setting} = {_toml(shown_value)}  # {effective.origins[setting]}\n")
+    for type, options in effective.config.types.items():
+        for key in TYPE_OPTIONS:
+            setting = type_setting(type, key)
+            lines.append(f"{setting} = {_toml(getattr(options, key))}  # {effective.origins[setting]}\n")
     return "".join(lines)
 
 
@@ -69,6 +92,38 @@ def _toml_lines() -> Iterator[str]:
             yield f"# Environment: {variable(f'{section}.{attribute.name}')}"
             yield f"# {attribute.name} = {_toml(attribute.default)}"
             yield ""
+    yield from _comment(_TYPES)
+    yield "#"
+    for key, attribute in TYPE_OPTIONS.items():
+        yield from _comment(f"{key}: {_explained(attribute)}")
+    yield "#"
+    yield f"# Environment: {TYPES_VARIABLE}, all in one, such as {_EXAMPLE}"
+    yield ""
+    for type, options in BUILT_IN_TYPES.items():
+        yield f"[{type_table(type)}]"
+        yield from (f"# {key} = {_toml(getattr(options, key))}" for key in TYPE_OPTIONS)
+        yield ""
+
+
+def _types_tables() -> Iterator[str]:
+    yield "## [types]"
+    yield (
+        f"{_TYPES} In the environment all options are one variable, such as `{TYPES_VARIABLE}={_EXAMPLE}`; on the "
+        f"command line each is a flag, such as `{TYPES_FLAG} {_EXAMPLE.split(',')[0]}`."
+    )
+    rows = ["| Option | Default | Meaning |", "| --- | --- | --- |"]
+    for key, attribute in TYPE_OPTIONS.items():
+        rows.append(f"| `{type_setting('TYPE', key)}` | `{_toml(attribute.default)}` | {_explained(attribute)} |")
+    yield "\n".join(rows)
+    yield "The built-in types, and the defaults of each:"
+    rows = [
+        "| Type | " + " | ".join(f"`{key}`" for key in TYPE_OPTIONS) + " |",
+        "| --- " * (1 + len(TYPE_OPTIONS)) + "|",
+    ]
+    for type, options in BUILT_IN_TYPES.items():
+        values = (f"`{_toml(getattr(options, key))}`" for key in TYPE_OPTIONS)
+        rows.append(f"| `{type}` | {' | '.join(values)} |")
+    yield "\n".join(rows)
 
 
 def _comment(text: str) -> list[str]:

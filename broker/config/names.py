@@ -10,15 +10,33 @@ import attrs
 from attrs import Attribute
 
 from broker.config.sections import Config
+from broker.config.types import TypeOptions
+
+TYPES = "types"
+"""The section that has a table for each channel type, in place of settings of its own."""
+TYPES_FLAG = "--type"
+TYPES_VARIABLE = "BROKER_TYPES"
+TYPE_OPTIONS: Mapping[str, Attribute[Any]] = attrs.fields_dict(attrs.resolve_types(TypeOptions))
 
 SECTIONS: Mapping[str, type[Any]] = {
-    section: attrs.resolve_types(cls) for section, cls in get_type_hints(Config).items()
+    section: attrs.resolve_types(cls) for section, cls in get_type_hints(Config).items() if section != TYPES
 }
 SETTINGS: Mapping[str, Attribute[Any]] = {
     f"{section}.{attribute.name}": attribute for section, cls in SECTIONS.items() for attribute in attrs.fields(cls)
 }
 
+_BARE = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _SHORT_FLAGS = {"listen.addresses": "--listen", "redis.url": "--redis"}
+
+
+def type_setting(type: str, key: str) -> str:
+    """The dotted name of a channel type's option, as TOML writes it: `types.job_progress.validate`."""
+    return f"{type_table(type)}.{key}"
+
+
+def type_table(type: str) -> str:
+    """The name of a channel type's table, as TOML writes it: `types.job_progress`, `types."a.b"`."""
+    return f"{TYPES}.{type}" if _BARE.fullmatch(type) else f'{TYPES}."{type}"'
 
 
 def variable(setting: str) -> str:

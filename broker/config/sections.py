@@ -5,61 +5,40 @@ Everything that shows settings is made from these classes: `conf/broker.toml`, t
 given its own section and no other.
 
 Source of the shape: a section's name is its TOML table, a field's name its key; the environment
-variable is `BROKER_<SECTION>_<KEY>`.
+variable is `BROKER_<SECTION>_<KEY>`. Channel types have a table each: `types` defines those.
 """
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
-from attrs import Attribute, field, frozen, validators
+from attrs import Attribute, field, frozen
 
-T = TypeVar("T")
+from broker.config.setting import setting
+from broker.config.types import BUILT_IN_TYPES, TypeOptions
 
 KIB = 1024
 MIB = 1024 * 1024
-
-
-def _setting(
-    default: T,
-    meaning: str,
-    *,
-    least: float | None = None,
-    most: float | None = None,
-    one_of: tuple[str, ...] = (),
-    secret: bool = False,
-) -> T:
-    """A field with its meaning and its bounds; the bounds are checked when the value is made."""
-    checks: list[Any] = []
-    if least is not None:
-        checks.append(validators.ge(least))
-    if most is not None:
-        checks.append(validators.le(most))
-    if one_of:
-        checks.append(validators.in_(one_of))
-    metadata = {"meaning": meaning, "least": least, "most": most, "one_of": one_of, "secret": secret}
-    return field(
-        default=default, validator=validators.and_(*checks) if checks else None, metadata=metadata, repr=not secret
-    )
 
 
 @frozen
 class Listen:
     """Where clients connect, and what they may send before the daemon knows who they are."""
 
-    addresses: tuple[str, ...] = _setting(
+    addresses: tuple[str, ...] = setting(
         ("127.0.0.1:8000",), "Addresses to listen on: HOST:PORT, [IPV6]:PORT or unix:/path."
     )
-    backlog: int = _setting(4096, "Connections that the kernel holds until they are accepted.", least=1, most=65535)
-    head_max_bytes: int = _setting(16 * KIB, "The largest request head; more is answered 431.", least=1 * KIB, most=MIB)
-    head_seconds: float = _setting(10.0, "The longest a request head may take to arrive; then 408.", least=0.1)
-    body_max_bytes: int = _setting(MIB, "The largest request body; more is answered 413.", least=0)
-    body_seconds: float = _setting(10.0, "The longest a request body may take to arrive; then 408.", least=0.1)
-    idle_seconds: float = _setting(75.0, "How long a kept-alive HTTP connection may rest between requests.", least=0.1)
-    write_seconds: float = _setting(
+    backlog: int = setting(4096, "Connections that the kernel holds until they are accepted.", least=1, most=65535)
+    head_max_bytes: int = setting(16 * KIB, "The largest request head; more is answered 431.", least=1 * KIB, most=MIB)
+    head_seconds: float = setting(10.0, "The longest a request head may take to arrive; then 408.", least=0.1)
+    body_max_bytes: int = setting(MIB, "The largest request body; more is answered 413.", least=0)
+    body_seconds: float = setting(10.0, "The longest a request body may take to arrive; then 408.", least=0.1)
+    idle_seconds: float = setting(75.0, "How long a kept-alive HTTP connection may rest between requests.", least=0.1)
+    write_seconds: float = setting(
         10.0, "The longest an HTTP answer may wait for its reader; then the connection is dropped.", least=0.1
     )
-    cors_origins: tuple[str, ...] = _setting(
+    cors_origins: tuple[str, ...] = setting(
         (),
         "Web origins whose pages may read the HTTP answers and SSE streams, such as https://app.example.com; * is any.",
     )
@@ -69,27 +48,25 @@ class Listen:
 class Redis:
     """Where events come from."""
 
-    url: str = _setting(
+    url: str = setting(
         "",
         "redis://, rediss:// or unix:// URL; REDIS_URL is read too. "
         "Empty: an embedded Valkey, while listening on loopback only.",
         secret=True,
     )
-    channel_prefix: str = _setting("", "Put in front of every channel name in Redis.")
-    connect_seconds: float = _setting(
+    channel_prefix: str = setting("", "Put in front of every channel name in Redis.")
+    connect_seconds: float = setting(
         5.0, "The longest that each step of connecting to Redis may take: TCP, TLS, password, PING.", least=0.1
     )
-    ping_seconds: float = _setting(3.0, "How often a quiet Redis connection is tried with PING.", least=0.1)
-    ping_timeout_seconds: float = _setting(
+    ping_seconds: float = setting(3.0, "How often a quiet Redis connection is tried with PING.", least=0.1)
+    ping_timeout_seconds: float = setting(
         5.0, "How long Redis may take to answer a PING before its connection is given up.", least=0.1
     )
-    backoff_min_seconds: float = _setting(
+    backoff_min_seconds: float = setting(
         0.1, "The first upper bound of the random wait before a reconnect.", least=0.01
     )
-    backoff_max_seconds: float = _setting(
-        1.5, "The last upper bound of the random wait before a reconnect.", least=0.01
-    )
-    unsubscribe_after_seconds: float = _setting(
+    backoff_max_seconds: float = setting(1.5, "The last upper bound of the random wait before a reconnect.", least=0.01)
+    unsubscribe_after_seconds: float = setting(
         2.0, "How long a channel stays subscribed in Redis after its last client has gone.", least=0
     )
 
@@ -98,7 +75,7 @@ class Redis:
 class Embedded:
     """The Valkey that comes with the broker, used where no Redis is configured."""
 
-    port: int = _setting(
+    port: int = setting(
         6399, "Its port on 127.0.0.1, for services to publish to; the next free one if taken.", least=1, most=65535
     )
 
@@ -107,17 +84,17 @@ class Embedded:
 class Clients:
     """Bounds that hold for every subscriber, over WebSocket and SSE alike."""
 
-    max_connections: int = _setting(
+    max_connections: int = setting(
         0, "Connections at once; one more is answered 503. 0: as many as the open-file limit allows.", least=0
     )
-    subscriptions_max: int = _setting(1000, "Channels that one client may be subscribed to at once.", least=1)
-    outbox_max_bytes: int = _setting(
+    subscriptions_max: int = setting(1000, "Channels that one client may be subscribed to at once.", least=1)
+    outbox_max_bytes: int = setting(
         MIB, "Bytes that may wait for one client to read them; over it, it is ended with code 4001.", least=64 * KIB
     )
-    outbox_max_age_seconds: float = _setting(
+    outbox_max_age_seconds: float = setting(
         10.0, "How long a byte may wait for one client to read it; then the client is ended with code 4002.", least=0.1
     )
-    farewell_seconds: float = _setting(
+    farewell_seconds: float = setting(
         2.0, "How long a client that is being ended may take to read its goodbye and to close its end.", least=0.1
     )
 
@@ -126,11 +103,11 @@ class Clients:
 class WebSocket:
     """WebSocket clients."""
 
-    ping_seconds: float = _setting(30.0, "How often a client gets a ping and a heartbeat event.", least=0.1)
-    silence_seconds: float = _setting(
+    ping_seconds: float = setting(30.0, "How often a client gets a ping and a heartbeat event.", least=0.1)
+    silence_seconds: float = setting(
         60.0, "No pong and no message for this long ends the client with code 1001.", least=0.1
     )
-    message_max_bytes: int = _setting(
+    message_max_bytes: int = setting(
         64 * KIB, "The largest message that a client may send; more ends it with code 1009.", least=128
     )
 
@@ -139,28 +116,66 @@ class WebSocket:
 class Sse:
     """Server-Sent Events clients."""
 
-    keep_alive_seconds: float = _setting(15.0, "How often a stream gets a comment that keeps it alive.", least=0.1)
-    retry_milliseconds: int = _setting(
+    keep_alive_seconds: float = setting(15.0, "How often a stream gets a comment that keeps it alive.", least=0.1)
+    retry_milliseconds: int = setting(
         2000, "The reconnect delay that a stream is told when the daemon shuts down.", least=0, most=3_600_000
     )
-    ended_seconds: float = _setting(
+    ended_seconds: float = setting(
         60.0, "How long the daemon remembers that a stream has ended, to answer a reconnect with 204.", least=0
     )
-    channels_max: int = _setting(32, "Channels that one stream may name.", least=1)
+    channels_max: int = setting(32, "Channels that one stream may name.", least=1)
 
 
 @frozen
 class Channels:
     """Channel types and what they are served with."""
 
-    undeclared: str = _setting(
+    undeclared: str = setting(
         "serve", "What a channel type that is not declared gets: serve or refuse.", one_of=("serve", "refuse")
     )
-    declared: tuple[str, ...] = _setting(
-        (), "Channel types besides the built-in ones; they matter where undeclared is refuse."
+    declared: tuple[str, ...] = setting(
+        (),
+        "Channel types besides the built-in ones and those of [types]; they matter where undeclared is refuse.",
     )
-    message_max_bytes: int = _setting(
+    message_max_bytes: int = setting(
         MIB, "The largest event taken from Redis; a larger one is dropped and counted.", least=1 * KIB, most=64 * MIB
+    )
+
+
+@frozen
+class Evaluations:
+    """Council scores and creative evaluations: requests whose answer is streamed, done by workers."""
+
+    start_seconds: float = setting(
+        10.0, "How long a request may wait while no worker runs, at first or after one died; then an error.", least=1.0
+    )
+    queue_seconds: float = setting(
+        120.0, "How long a request may wait for a worker while all of them are busy; then an error.", least=0.1
+    )
+    grace_seconds: float = setting(
+        10.0, "How long an evaluation goes on after its last watcher has left; then it is cancelled.", least=1.0
+    )
+    keep_seconds: float = setting(
+        3600.0, "How long an evaluation can be watched and resumed after its last event.", least=60.0
+    )
+    pending_max: int = setting(
+        1000, "Evaluations that are queued or running at once, of each kind; one more is refused.", least=1
+    )
+
+
+@frozen
+class Publish:
+    """`POST /api/publish`: publishing over HTTP."""
+
+    http: str = setting(
+        "loopback",
+        "Who may use it: loopback, from this machine only, or off. A proxy on this machine makes everyone local: "
+        "do not let it forward this path.",
+        one_of=("loopback", "off"),
+    )
+    events_max: int = setting(1000, "Events that one request may publish; more is answered 413.", least=1)
+    idempotency_seconds: float = setting(
+        300.0, "How long a request with an Idempotency-Key can be repeated without publishing again.", least=1.0
     )
 
 
@@ -168,7 +183,7 @@ class Channels:
 class Daemon:
     """The process itself."""
 
-    drain_seconds: float = _setting(
+    drain_seconds: float = setting(
         10.0, "How long clients may take to leave when the daemon stops; what is left then is cut off.", least=0
     )
 
@@ -177,15 +192,19 @@ class Daemon:
 class Log:
     """What the daemon writes to standard error."""
 
-    level: str = _setting("info", "The least level that is written.", one_of=("debug", "info", "warning", "error"))
-    format: str = _setting(
+    level: str = setting("info", "The least level that is written.", one_of=("debug", "info", "warning", "error"))
+    format: str = setting(
         "auto", "text, json, or auto: text on a terminal, else JSON lines.", one_of=("auto", "text", "json")
     )
 
 
 @frozen
 class Config:
-    """Every setting of the daemon, checked."""
+    """Every setting of the daemon, checked.
+
+    Args:
+        types: the options of every channel type that is built in or has a table of its own.
+    """
 
     listen: Listen = Listen()
     redis: Redis = Redis()
@@ -194,8 +213,16 @@ class Config:
     websocket: WebSocket = WebSocket()
     sse: Sse = Sse()
     channels: Channels = Channels()
+    evaluations: Evaluations = Evaluations()
+    publish: Publish = Publish()
     daemon: Daemon = Daemon()
     log: Log = Log()
+    types: Mapping[str, TypeOptions] = field(default=BUILT_IN_TYPES, hash=False)
+
+    @property
+    def declared_types(self) -> Mapping[str, TypeOptions]:
+        """The options of `types`, and the defaults for what only `channels.declared` names."""
+        return {**dict.fromkeys(self.channels.declared, TypeOptions()), **self.types}
 
 
 def meaning(attribute: Attribute[Any]) -> str:

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -25,10 +25,11 @@ from attrs import Factory, define, field
 
 from broker.config.secret import mask_url
 from broker.config.sections import Redis
+from broker.config.types import BUILT_IN_TYPES, TypeOptions
 from broker.errors import UpstreamError, UpstreamRefused
 from broker.hub import Hub, Outage, UpstreamStatistics
 from broker.interest import Interest
-from broker.message import refusal
+from broker.message import REFUSALS, refusal
 from broker.upstream.connection import RedisConnection, pack
 from broker.upstream.gathering import Gathering
 from broker.upstream.refusals import Refusals
@@ -44,12 +45,16 @@ class Link:
 
     Args:
         message_max_bytes: the largest message that is taken.
+        types: the options of each declared channel type; others are served with the defaults.
     """
 
     _section: Redis
     _message_max_bytes: int
+    _types: Mapping[str, TypeOptions] = BUILT_IN_TYPES
     _interest: Interest = field(init=False)
-    _refusals: Refusals = Factory(Refusals)
+    _refusals: Refusals = field(init=False)
+    # How types are checked that have not the default check, by name in bytes; None where all have it.
+    _checks: Mapping[bytes, Callable[[bytes, int], str | None]] | None = field(init=False)
     _due: trio.Event = Factory(trio.Event)
     _ping_due: bool = False
     _connected: bool = False
@@ -62,6 +67,9 @@ class Link:
     def __attrs_post_init__(self) -> None:
         self._interest = Interest(self._section.unsubscribe_after_seconds)
         self._prefix = self._section.channel_prefix.encode()
+        self._refusals = Refusals(self._types)
+        checks = {type.encode(): REFUSALS[options.validate] for type, options in self._types.items()}
+        self._checks = {type: check for type, check in checks.items() if check is not refusal} or None
 
     def want(self, name: bytes) -> bool:
         """Listen to a channel. Returns whether Redis delivers it already. Synchronous."""
@@ -117,14 +125,16 @@ class Link:
             attempts += 1
 
     def statistics(self) -> UpstreamStatistics:
+        refused_by_type = self._refusals.counts()
         return UpstreamStatistics(
             not self.is_away,
             self._interest.live_count(),
             self._messages,
-            self._refusals.counts(),
+            dict(sum(map(Counter, refused_by_type.values()), Counter[str]())),
             self._outage_count,
             self._outages[-1] if self._outages else None,
             self._away_since,
+            refused_by_type,
         )
 
     def _backoff_seconds(self, attempts: int) -> float:
@@ -181,6 +191,8 @@ class Link:
         """Dispatch what one read brought. The hot path of every message."""
         batch: dict[bytes, list[bytes]] = {}
         skip, most = len(self._prefix), self._message_max_bytes
+        check: Callable[[bytes, int], str | None] = refusal
+        checks = self._checks
         answers = 0
         for reply in replies:
             if type(reply) is not list or reply[0] != b"message":
@@ -192,7 +204,9 @@ class Link:
             _, name, payload = reply
             if skip:
                 name = name[skip:]
-            reason = refusal(payload, most)
+            if checks is not None:
+                check = checks.get(name.partition(b":")[0], refusal)
+            reason = check(payload, most)
             if reason is not None:
                 self._refusals.add(reason, name, payload, now)
             elif name in batch:

@@ -2,9 +2,10 @@
 
     GET /health                 is the process alive
     GET /api/realtime/stats     who is connected, which channels, how Redis is
+    POST /api/publish           events for Redis, from this machine
 
-Everything that it shows it is given as a `Census`; it knows no other part of the daemon. Every error
-is JSON with `error`, `detail` and `hint`.
+What it shows it is given as a `Census`, what it publishes goes to a `Publishing`; it knows no other part
+of the daemon. Every error is JSON with `error`, `detail` and `hint`.
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ from werkzeug.exceptions import HTTPException
 from broker import __version__
 from broker.census import Census
 from broker.cors import cors_headers, preflight_headers
-from broker.request import error_body
+from broker.request import RequestRefused, error_body
+from broker.submission import Origin
 from broker.timestamp import timestamp
+from broker.web.publishing import Publishing
 
 _CLIENTS_LISTED = 100
 _CLIENTS_LISTED_MAX = 10_000
 
 
-def create_app(census: Census, cors_origins: tuple[str, ...]) -> QuartTrio:
+def create_app(census: Census, publishing: Publishing, cors_origins: tuple[str, ...]) -> QuartTrio:
     """The app. `cors_origins` may read its answers."""
     app = QuartTrio("broker", static_folder=None)
     # The visit bounds every answer already, by `listen.write_seconds`.
@@ -46,6 +49,22 @@ def create_app(census: Census, cors_origins: tuple[str, ...]) -> QuartTrio:
         if not text.isascii() or not text.isdigit() or len(text) > 5 or int(text) > _CLIENTS_LISTED_MAX:
             return _error(400, "clients must be a whole number", f"Ask for ?clients=0 to {_CLIENTS_LISTED_MAX}.")
         return _json(census.stats(int(text)))
+
+    @app.post("/api/publish")
+    async def publish() -> Response:
+        body = await request.get_data()
+        assert isinstance(body, bytes)
+        count, repeated = await publishing.publish(_origin(), body, request.headers.get("Idempotency-Key"))
+        response = _json({"published": count})
+        if repeated:
+            response.headers["Idempotency-Replayed"] = "true"
+        return response
+
+    @app.errorhandler(RequestRefused)
+    async def declined(refused: RequestRefused) -> Response:
+        response = _error(refused.status, refused.detail, refused.hint)
+        response.headers.update(refused.headers)
+        return response
 
     @app.errorhandler(HTTPException)
     async def refused(error: HTTPException) -> Response:
@@ -79,9 +98,19 @@ _DETAILS: Mapping[int, Callable[[], str]] = {
 }
 
 
+def _origin() -> Origin:
+    """Where the request comes from. A unix socket has no addresses."""
+    peer, local = request.scope.get("client"), request.scope.get("server")
+    return Origin(
+        peer[0] if peer else None,
+        local[0] if peer and local else None,
+        {name.lower(): value for name, value in request.headers.items()},
+    )
+
+
 def _hint(status: int) -> str:
     if status == 404:
-        return "Served here: /ws, /api/stream, /health, /api/realtime/stats."
+        return "Served here: /ws, /api/stream, /health, /api/realtime/stats, /api/publish."
     if status == 405:
         return "Use a method that the Allow header names."
     return "Send a request that RFC 9110 allows."

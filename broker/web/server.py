@@ -20,6 +20,7 @@ from attrs import define, field
 from broker.census import Census
 from broker.request import Request
 from broker.visit import Visit, VisitorLeft
+from broker.web.publishing import Publishing
 
 _NEVER_SECONDS = 7 * 24 * 3600
 
@@ -75,6 +76,7 @@ class WebServer:
     """
 
     _census: Census
+    _publishing: Publishing
     _cors_origins: tuple[str, ...]
     _answer: Callable[[Exchange], Awaitable[None]] | None = None
 
@@ -91,11 +93,13 @@ class WebServer:
     def load(self) -> Callable[[Exchange], Awaitable[None]]:
         """What answers the request of a exchange. Blocks the first time."""
         if self._answer is None:
-            self._answer = _load(self._census, self._cors_origins)
+            self._answer = _load(self._census, self._publishing, self._cors_origins)
         return self._answer
 
 
-def _load(census: Census, cors_origins: tuple[str, ...]) -> Callable[[Exchange], Awaitable[None]]:
+def _load(
+    census: Census, publishing: Publishing, cors_origins: tuple[str, ...]
+) -> Callable[[Exchange], Awaitable[None]]:
     from hypercorn.app_wrappers import ASGIWrapper
     from hypercorn.config import Config
     from hypercorn.trio.tcp_server import TCPServer
@@ -110,7 +114,7 @@ def _load(census: Census, cors_origins: tuple[str, ...]) -> Callable[[Exchange],
     # The door keeps the time between requests.
     config.keep_alive_timeout = _NEVER_SECONDS
     context = WorkerContext(None)
-    asgi = ASGIWrapper(create_app(census, cors_origins))
+    asgi = ASGIWrapper(create_app(census, publishing, cors_origins))
 
     async def answer(exchange: Exchange) -> None:
         async def app(*arguments: Any) -> None:

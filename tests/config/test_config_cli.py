@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from broker.cli import check, config
+from broker.cli import check, config, group
 from broker.config.document import markdown_table, show, toml_document
 from broker.config.sources import load
 
@@ -87,3 +87,25 @@ def test_config_show(good: Path) -> None:
 def test_config_show_refuses_what_check_refuses(bad: Path) -> None:
     result = CliRunner().invoke(config.command, ["show"], env={"BROKER_CONFIG": str(bad)})
     assert (result.exit_code, result.stdout, result.stderr) == (1, "", bad_lines(bad))
+
+
+def test_serve_explains_the_options_of_types() -> None:
+    done = CliRunner().invoke(group, ["serve", "--help"])
+    words = " ".join(done.output.split())
+    assert done.exit_code == 0
+    assert "--type TYPE.KEY=VALUE" in words
+    assert "validate: What an event from Redis is checked for: off, its size" in words
+    assert "Takes one of off, json, event. [BROKER_TYPES]" in words
+
+
+def test_serve_refuses_a_bad_option() -> None:
+    done = CliRunner().invoke(group, ["serve", "--type", "alerts.validate=x"])
+    assert str(done.exception) == "flag --type alerts.validate: 'x' is not known; write one of off, json, event"
+
+
+def test_check_of_types_in_the_environment() -> None:
+    result = CliRunner().invoke(check.command, env={"BROKER_TYPES": "alerts.validate=evnt"})
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        "environment BROKER_TYPES alerts.validate: 'evnt' is not known; write one of off, json, event\n"
+    )

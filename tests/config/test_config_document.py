@@ -16,14 +16,17 @@ from broker.config.names import SETTINGS, bounds, flag, variable
 from broker.config.secret import mask_url, shown
 from broker.config.sections import Config
 from broker.config.sources import load
+from broker.config.types import BUILT_IN_TYPES
 
 ROOT = Path(__file__).parents[2]
 MARKER = "<!-- generated: broker config table -->\n"
 SETTING_LINE = re.compile(r"# ([a-z_]+ = )")
+TYPE_SETTINGS = [f"types.{type}.validate" for type in BUILT_IN_TYPES]
 DEFAULTS = {
     section: {key: list(value) if isinstance(value, tuple) else value for key, value in body.items()}
-    for section, body in attrs.asdict(Config()).items()
+    for section, body in attrs.asdict(Config(), filter=lambda attribute, _: attribute.name != "types").items()
 }
+TYPES = {type: attrs.asdict(options) for type, options in BUILT_IN_TYPES.items()}
 LINES = toml_document().split("\n")
 SETTING_LINES = [number for number, line in enumerate(LINES) if SETTING_LINE.match(line)]
 
@@ -33,18 +36,23 @@ def uncommented(numbers: set[int]) -> str:
 
 
 def test_the_file_as_shipped_changes_nothing() -> None:
-    assert tomllib.loads(toml_document()) == {section: {} for section in DEFAULTS}
+    assert tomllib.loads(toml_document()) == {
+        **{section: {} for section in DEFAULTS},
+        "types": {type: {} for type in TYPES},
+    }
 
 
 def test_the_file_has_a_line_for_every_setting() -> None:
-    assert len(SETTING_LINES) == len(SETTINGS)
-    assert tomllib.loads(uncommented(set(SETTING_LINES))) == DEFAULTS
+    assert len(SETTING_LINES) == len(SETTINGS) + len(TYPE_SETTINGS)
+    assert tomllib.loads(uncommented(set(SETTING_LINES))) == {**DEFAULTS, "types": TYPES}
 
 
 @given(st.sets(st.sampled_from(SETTING_LINES)))
 def test_any_lines_uncommented_are_the_defaults(numbers: set[int]) -> None:
     document = tomllib.loads(uncommented(numbers))
-    assert sum(map(len, document.values())) == len(numbers)
+    types = document.pop("types")
+    assert all(TYPES[type][key] == value for type, body in types.items() for key, value in body.items())
+    assert sum(map(len, types.values())) + sum(map(len, document.values())) == len(numbers)
     assert all(DEFAULTS[section][key] == value for section, body in document.items() for key, value in body.items())
 
 
@@ -53,7 +61,7 @@ def test_every_line_uncommented_loads_as_the_defaults(tmp_path: Path) -> None:
     file.write_text(uncommented(set(SETTING_LINES)))
     effective = load(flags={}, environ={}, file=file)
     assert effective.config == Config()
-    assert effective.origins == dict.fromkeys(SETTINGS, str(file))
+    assert effective.origins == dict.fromkeys([*SETTINGS, *TYPE_SETTINGS], str(file))
 
 
 def test_a_setting_is_explained_above_its_line() -> None:
@@ -79,7 +87,7 @@ def test_docs_end_with_what_the_code_generates() -> None:
 
 
 def test_the_table_of_a_section() -> None:
-    section = markdown_table().partition("## [log]\n")[2]
+    section = markdown_table().partition("## [log]\n")[2].partition("\n## ")[0]
     assert section == (
         "\n"
         "What the daemon writes to standard error.\n"
@@ -93,6 +101,13 @@ def test_the_table_of_a_section() -> None:
     )
 
 
+def test_the_tables_of_types() -> None:
+    section = markdown_table().partition("## [types]\n")[2]
+    assert section.startswith("\nWhat each channel type is served with. ")
+    assert '\n| `types.TYPE.validate` | `"json"` | What an event from Redis is checked for: off, ' in section
+    assert section.endswith('\n| `council_score` | `"json"` |\n| `creative_evaluation` | `"json"` |\n')
+
+
 def test_show_has_a_line_for_every_setting_and_no_password() -> None:
     effective = load(
         flags={"listen.addresses": ("[::1]:0", "unix:/run/b.sock")},
@@ -100,7 +115,7 @@ def test_show_has_a_line_for_every_setting_and_no_password() -> None:
         file=None,
     )
     lines = show(effective).splitlines()
-    assert [line.partition(" = ")[0] for line in lines] == list(SETTINGS)
+    assert [line.partition(" = ")[0] for line in lines] == [*SETTINGS, *TYPE_SETTINGS]
     assert [line for line in lines if not line.endswith("  # default")] == [
         'listen.addresses = ["[::1]:0", "unix:/run/b.sock"]  # flag --listen',
         'redis.url = "redis://u:***@db:6379/0"  # environment REDIS_URL',

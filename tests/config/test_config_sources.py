@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from broker.config.address import Address
 from broker.config.document import show
-from broker.config.names import SETTINGS, variable
+from broker.config.names import SECTIONS, SETTINGS, TYPES_VARIABLE, variable
 from broker.config.sections import Channels, Clients, Config, Listen, Log, Redis, WebSocket
 from broker.config.sources import load
+from broker.config.types import BUILT_IN_TYPES
 from broker.errors import ConfigError, Problem
 
 # A value other than the default for every setting: as a variable, and as it is then.
@@ -52,10 +53,22 @@ SAMPLES: Mapping[str, tuple[str, object]] = {
     "channels.undeclared": ("refuse", "refuse"),
     "channels.declared": ("note,task", ("note", "task")),
     "channels.message_max_bytes": ("2048", 2048),
+    "evaluations.start_seconds": ("7", 7.0),
+    "evaluations.queue_seconds": ("7", 7.0),
+    "evaluations.grace_seconds": ("7", 7.0),
+    "evaluations.keep_seconds": ("70", 70.0),
+    "evaluations.pending_max": ("7", 7),
+    "publish.http": ("off", "off"),
+    "publish.events_max": ("7", 7),
+    "publish.idempotency_seconds": ("7", 7.0),
     "daemon.drain_seconds": ("0", 0.0),
     "log.level": ("debug", "debug"),
     "log.format": ("json", "json"),
 }
+
+
+# Where every setting comes from that nobody gave.
+DEFAULTS = dict.fromkeys([*SETTINGS, *(f"types.{type}.validate" for type in BUILT_IN_TYPES)], "default")
 
 
 def config_with(setting: str, value: object) -> Config:
@@ -89,7 +102,7 @@ def file(tmp_path: Path) -> Path:
 def test_nothing_given_is_the_defaults() -> None:
     effective = load(flags={}, environ={"PATH": "/bin", "REDIS_URL": "", "broker_log_level": "x"}, file=None)
     assert effective.config == Config()
-    assert effective.origins == dict.fromkeys(SETTINGS, "default")
+    assert effective.origins == DEFAULTS
 
 
 def test_there_is_a_sample_for_every_setting() -> None:
@@ -103,7 +116,7 @@ def test_every_setting_has_its_variable(setting: str) -> None:
     assert effective.config == config_with(setting, value) != Config()
     assert type(getattr(getattr(effective.config, setting.split(".")[0]), setting.split(".")[1])) is type(value)
     assert effective.origins == {
-        **dict.fromkeys(SETTINGS, "default"),
+        **DEFAULTS,
         setting: f"environment {variable(setting)}",
     }
 
@@ -127,7 +140,7 @@ def test_the_first_source_that_has_a_setting_wins(file: Path) -> None:
         listen=Listen(backlog=5, addresses=("c:3",), idle_seconds=7.0), log=Log(level="debug", format="text")
     )
     assert effective.origins == {
-        **dict.fromkeys(SETTINGS, "default"),
+        **DEFAULTS,
         "listen.addresses": "flag --listen",
         "listen.backlog": str(file),
         "listen.idle_seconds": str(file),
@@ -375,8 +388,7 @@ def test_keys_that_are_not_plain(file: Path) -> None:
         (r"broker.toml: log.'a\nb'", "is not a setting; [log] has level, format"),
         (
             "broker.toml: 'redis://:***@db'",
-            "is not a section; the sections are listen, redis, embedded, clients, websocket, sse, channels, "
-            "daemon, log",
+            f"is not a section; the sections are {', '.join(SECTIONS)}, types",
         ),
     ]
 
@@ -400,8 +412,16 @@ def test_a_secret_is_not_in_the_repr() -> None:
     assert "hunter2" not in repr(effective) + show(effective)
 
 
-@given(st.dictionaries(st.sampled_from([variable(setting) for setting in SETTINGS]), st.text()))
-def test_any_environment_loads_or_is_refused(environ: dict[str, str]) -> None:
+@given(
+    st.dictionaries(
+        st.sampled_from([variable(setting) for setting in SETTINGS]),
+        st.text(),
+    ),
+    st.none() | st.text() | st.lists(st.text(st.sampled_from('a.=:validteoff "\n'))).map(",".join),
+)
+def test_any_environment_loads_or_is_refused(environ: dict[str, str], types: str | None) -> None:
+    if types is not None:
+        environ = {**environ, TYPES_VARIABLE: types}
     try:
         show(load(flags={}, environ=environ, file=None))
     except ConfigError as error:

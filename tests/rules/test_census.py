@@ -14,7 +14,9 @@ from broker.hub import Hub, HubStatistics, Outage, UpstreamStatistics
 
 SSE = ClientStatistics("sse_1", "u1", 1_700_000_000.0, 7, 1_700_000_001.25, 0, ("a:1",), True)
 WEBSOCKET = ClientStatistics("ws_1", None, 1_700_000_000.0, 0, None, 0, ("a:1", "b"), False)
-UPSTREAM = UpstreamStatistics(True, 2, 10, {"not_json": 1}, 1, Outage(1_700_000_000.0, 1_700_000_002.5), None)
+UPSTREAM = UpstreamStatistics(
+    True, 2, 10, {"not_json": 1}, 1, Outage(1_700_000_000.0, 1_700_000_002.5), None, {"a": {"not_json": 1}}
+)
 
 
 @define(eq=False)
@@ -57,7 +59,7 @@ class FakeClientele:
 def stats(told: UpstreamStatistics = UPSTREAM) -> dict[str, Any]:
     clientele: Any = FakeClientele([])
     hub: Any = FakeParts(told)
-    found = dict(Census(hub, clientele, lambda: {"open": 5}).stats(42))
+    found = dict(Census(hub, clientele, lambda: {"open": 5}, lambda: {"requests": 2}).stats(42))
     assert clientele.asked == [("sse", 42), ("websocket", 42)]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", found.pop("timestamp"))
     return found
@@ -102,11 +104,13 @@ def test_the_whole_of_it() -> None:
         "redis": {
             "messages": 10,
             "refusedMessages": {"not_json": 1},
+            "refusedByType": {"a": {"not_json": 1}},
             "outages": 1,
             "awaySince": None,
             "lastOutage": {"begunAt": "2023-11-14T22:13:20.000Z", "endedAt": "2023-11-14T22:13:22.500Z"},
         },
         "delivery": {"messages": 9, "deliveries": 12, "bytes": 345, "endings": {"left": 4}},
+        "publishing": {"requests": 2},
         "connections": {"open": 5},
     }
 
@@ -120,6 +124,6 @@ def test_without_redis_it_is_degraded_since_a_time() -> None:
 
 def test_an_empty_house() -> None:
     hub: Any = Hub(_Upstream(UPSTREAM))  # type: ignore[arg-type]
-    found = Census(hub, Clientele(), dict).stats(100)
+    found = Census(hub, Clientele(), dict, dict).stats(100)
     assert (found["sse"]["clients"], found["websocket"]["totalConnections"]) == ([], 0)
     assert found["delivery"]["endings"] == {}

@@ -26,7 +26,7 @@ async def test_nothing_comes_behind_the_end_of_a_stream() -> None:
     async def run() -> None:
         endings.append(
             await client.run(
-                lambda client: EventStream(client, hub, Sse(), (b"video_render:7",), True, False, b"", lambda: False)
+                lambda client: EventStream(client, Sse(), False, b"", hub, (b"video_render:7",), True, lambda: False)
             )
         )
 
@@ -52,7 +52,7 @@ async def test_a_stream_says_why_it_waits() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(
             client.run,
-            lambda client: EventStream(client, hub, Sse(), (b"a",), False, False, b"HEAD ", lambda: True),
+            lambda client: EventStream(client, Sse(), False, b"HEAD ", hub, (b"a",), False, lambda: True),
         )
         await trio.testing.wait_all_tasks_blocked()
         assert peer.recv(1 << 16) == b"HEAD : waiting for Redis\n\n"

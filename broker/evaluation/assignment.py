@@ -1,0 +1,205 @@
+"""An assignment: one evaluation that this worker has taken, until it ends.
+
+One nursery: the handler, the lease that it holds, and the carrier of its events. It is cancelled when
+nobody watches any more, and when the lease is lost. A worker that is stopped gives back what it has
+not finished, and another takes it at once.
+
+Laws: an event is published once and in order, also when Redis breaks half way. A worker that was given
+up cannot publish any more. What was taken ends with `complete` or `error`, here or at whoever takes it
+next; with a worker's second death it ends with `error`.
+Bounds: `BUFFER_EVENTS` events wait for Redis; then the handler waits. `EVENTS_MAX` events in all.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+
+import msgspec
+import structlog
+import trio
+from attrs import Factory, define, field
+
+from broker.errors import EvaluationError, EventError, UpstreamError
+from broker.evaluation.handler import EvaluationRequest, Handler
+from broker.events import Event
+from broker.ledger.evaluation import Taken
+from broker.ledger.ledger import Ledger
+from broker.timestamp import timestamp
+
+BEAT_SECONDS = 1.0
+BUFFER_EVENTS = 1000
+EVENT_MAX_BYTES = 1024 * 1024
+EVENTS_MAX = 1_000_000
+DEATHS_MAX = 1  # so it is taken over once
+_RETRY_SECONDS = 0.5
+_RELEASE_SECONDS = 2.0
+_UNWATCHED = "cancelled: nobody watched the evaluation any more"
+
+log = structlog.get_logger(__name__)
+
+
+@define(eq=False)
+class Assignment:
+    """One evaluation. It is the `Answer` of its handler."""
+
+    _handler: Handler
+    _taken: Taken
+    _ledger: Ledger
+    _worker: str
+    _offset: int = field(init=False)
+    _buffer: list[bytes] = Factory(list)
+    _due: trio.Event = Factory(trio.Event)
+    _carried: trio.Event = Factory(trio.Event)
+    _scope: trio.CancelScope = Factory(trio.CancelScope)
+    _is_ours: bool = True
+
+    def __attrs_post_init__(self) -> None:
+        self._offset = self._taken.offset
+
+    async def send(self, event: Event) -> None:
+        """As `Answer.send`. Waits while `BUFFER_EVENTS` wait for Redis.
+
+        Raises:
+            EventError: it is larger than the daemon delivers.
+            EvaluationError: it is one too many.
+        """
+        data = event.encode()
+        if len(data) > EVENT_MAX_BYTES:
+            raise EventError(f"an event of {len(data)} bytes; at most {EVENT_MAX_BYTES}")
+        if self._offset + len(self._buffer) >= EVENTS_MAX:
+            raise EvaluationError(f"the evaluation has {EVENTS_MAX} events, as many as may be")
+        while len(self._buffer) >= BUFFER_EVENTS:
+            self._carried = trio.Event()
+            await self._carried.wait()
+        self._buffer.append(data)
+        self._due.set()
+        await trio.lowlevel.checkpoint()
+
+    async def run(self) -> None:
+        """Have it answered, and say how it ended. Cancelled, it is given back."""
+        taken = self._taken
+        is_over = False
+        try:
+            if taken.deaths > DEATHS_MAX:
+                name, body = _failure("the evaluation was given up: every worker that took it died")
+            elif not taken.watched.is_wanted:
+                name, body = _failure(_UNWATCHED)
+            else:
+                if taken.deaths or taken.offset:
+                    self._buffer.append(_restarted(taken))
+                    self._due.set()
+                name, body = await self._answer()
+            if self._is_ours:
+                self._is_ours = await self._append([*self._buffer, body], name)
+            is_over = True
+        finally:
+            # A failure of ours is not given back: it would fail again there, and again.
+            if not is_over and trio.current_effective_deadline() == -math.inf:
+                with trio.move_on_after(_RELEASE_SECONDS, shield=True):
+                    await self._release()
+        if not self._is_ours:
+            log.warning("evaluation lost: ended elsewhere, or taken over", evaluation=taken.id)
+
+    async def _answer(self) -> tuple[str, bytes]:
+        """Call the handler. Returns the name and the body of the last event."""
+        last = _failure(_UNWATCHED)
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._hold_lease)
+                    nursery.start_soon(self._carry)
+                    data = await self._handler(_request(self._taken), self)
+                    last = "complete", msgspec.json.encode({"type": "complete", "data": data, "timestamp": _now()})
+                    nursery.cancel_scope.cancel()
+        except* EvaluationError as group:
+            last = _failure("; ".join(dict.fromkeys(_messages(group))))
+        except* Exception as group:
+            log.error("evaluation handler failed", evaluation=self._taken.id, exc_info=group)
+            last = _failure("internal error of the evaluation worker; it is in its log")
+        return last
+
+    async def _hold_lease(self) -> None:
+        """Say that this worker lives, and hear whether the evaluation is still ours and still wanted."""
+        failed_at = -math.inf
+        while True:
+            await trio.sleep(BEAT_SECONDS)
+            try:
+                watched = await self._ledger.beat(self._worker, self._taken)
+            except UpstreamError:
+                # Without Redis no watcher could say that it is there: it gets its whole grace time again.
+                failed_at = trio.current_time()
+                continue
+            if watched is None:
+                self._is_ours = False
+                self._scope.cancel()
+            elif not watched.is_wanted and trio.current_time() - failed_at >= watched.grace_seconds:
+                self._scope.cancel()
+
+    async def _carry(self) -> None:
+        """Publish what is sent: what gathers while Redis answers goes together."""
+        while True:
+            await self._due.wait()
+            self._due = trio.Event()
+            while self._buffer:
+                events = self._buffer[:BUFFER_EVENTS]
+                if not await self._append(events):
+                    self._is_ours = False
+                    self._scope.cancel()
+                    return
+                del self._buffer[: len(events)]
+                self._carried.set()
+
+    async def _append(self, events: list[bytes], last: str = "") -> bool:
+        """Publish, for as long as it takes. Returns False where the evaluation is not ours any more."""
+        while True:
+            try:
+                taken = self._taken
+                done = await self._ledger.append(taken.kind, taken.id, taken.attempt, self._offset, events, last)
+            except UpstreamError:
+                await trio.sleep(_RETRY_SECONDS)
+                continue
+            if done:
+                self._offset += len(events)
+            return done
+
+    async def _release(self) -> None:
+        try:
+            await self._ledger.release(self._taken)
+        except UpstreamError as error:
+            log.warning("evaluation not given back: its lease must run out", evaluation=self._taken.id, why=str(error))
+
+
+def _request(taken: Taken) -> EvaluationRequest:
+    parameters = msgspec.json.decode(taken.parameters)
+    return EvaluationRequest(taken.id, taken.kind, parameters, taken.user_id, taken.attempt)
+
+
+def _restarted(taken: Taken) -> bytes:
+    """What tells a watcher to forget what it has: everything comes anew."""
+    return msgspec.json.encode(
+        {
+            "type": "evaluation_restarted",
+            "evaluationId": taken.id,
+            "attempt": taken.attempt,
+            "message": "The worker stopped; another has begun anew",
+            "timestamp": _now(),
+        }
+    )
+
+
+def _failure(message: str) -> tuple[str, bytes]:
+    return "error", msgspec.json.encode({"type": "error", "error": message, "timestamp": _now()})
+
+
+def _messages(group: BaseExceptionGroup[EvaluationError]) -> Iterator[str]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _messages(error)
+        else:
+            yield str(error)
+
+
+def _now() -> str:
+    return timestamp(time.time())

@@ -1,0 +1,314 @@
+"""The evaluation door: a request that starts an evaluation, or watches one, and streams its answer.
+
+The door asks and watches; workers do the work (`broker/evaluation/`), and the ledger in Redis stands
+between. Every event has an id, `<evaluation>:<offset>`, so a reconnect goes on behind the last event
+that the client has, on any daemon, and nothing is started twice. Events are read from the ledger; what
+is published on the evaluation's channel only rings.
+
+Laws: who watches is told the end, whatever happens to workers and daemons: `complete`, or `error`.
+Bounds: `evaluations.pending_max`; a page of `_PAGE_EVENTS` is read when the one before it was sent.
+"""
+
+from __future__ import annotations
+
+import os
+
+import attrs
+import msgspec
+import structlog
+import trio
+from attrs import Factory, define, field
+
+from broker import eventstream
+from broker.answerstream import AnswerStream, failure, failure_body, stream_head
+from broker.client import Client
+from broker.clientele import Clientele
+from broker.config.sections import Clients, Evaluations, Sse
+from broker.cors import cors_headers, preflight_headers
+from broker.ending import COMPLETE
+from broker.errors import UpstreamError
+from broker.hub import Hub
+from broker.inquiry import Inquiry, InquiryRefused, Watch, inquiry_from_body, inquiry_from_query, watch_of
+from broker.ledger.evaluation import OVER, Sight, new_id
+from broker.ledger.ledger import Ledger
+from broker.request import Request, RequestRefused, answer
+from broker.visit import Visit
+from broker.wireformat import WireFormat
+
+_PAGE_EVENTS = 200
+# A watcher looks by itself this often: that is how it says that it is still there, and how a death is found.
+_LOOK_SECONDS = 1.0
+# Pieces of text come by the dozen a second from each model; those of a moment go out together.
+_GATHER_SECONDS = 0.02
+# To a browser that reconnects with this id there is nothing more to say.
+_REFUSED_ID = "refused"
+_METHODS = "GET, POST"
+# To whoever asks; why, and where Redis is, is for the log.
+_AWAY = "the daemon cannot reach Redis right now; try again in a moment"
+_COMPLAINT_SECONDS = 1.0
+
+log = structlog.get_logger(__name__)
+
+# What is published is not delivered from here: the door is only woken by it.
+_BELL = WireFormat("bell", lambda payloads: b"")
+
+
+@define(eq=False)
+class EvaluationDoor:
+    """Serves `/api/stream/council-score` and `/api/stream/evaluate-creative`."""
+
+    _hub: Hub
+    _clientele: Clientele
+    _ledger: Ledger
+    _clients: Clients
+    _sse: Sse
+    _bounds: Evaluations
+    _cors_origins: tuple[str, ...]
+    _complained_at: float = field(init=False, default=float("-inf"))
+
+    async def serve(self, visit: Visit, request: Request) -> bool:
+        origin = (request.header(b"origin") or b"").decode("latin-1") or None
+        cors = cors_headers(origin, self._cors_origins)
+        try:
+            if request.method == "OPTIONS":
+                preflight = preflight_headers(origin, self._cors_origins, _METHODS)
+                await visit.write(answer(204, b"", {"Allow": _METHODS, **preflight}))
+            elif request.method == "GET":
+                await self._get(visit, request, cors)
+            elif request.method == "POST":
+                await self._post(visit, request, cors)
+            else:
+                raise RequestRefused(405, "evaluations are asked for with GET or POST", "Use GET.", {"Allow": _METHODS})
+        except RequestRefused as refused:
+            refused.headers.update(cors)
+            raise
+        return False
+
+    async def _get(self, visit: Visit, request: Request, cors: dict[str, str]) -> None:
+        """EventSource shows a page nothing but events: so what is wrong with a new request is one."""
+        query = request.query()
+        last_event_id = _last_event_id(request, query)
+        if last_event_id == _REFUSED_ID:
+            await visit.write(answer(204, b"", cors))
+            return
+        watch = watch_of(request.path, last_event_id)
+        try:
+            if watch is None:
+                watch = await self._start(inquiry_from_query(request.path, query))
+            sight = await self._ledger.follow(watch.kind, watch.id, watch.offset, _PAGE_EVENTS)
+        except InquiryRefused as refused:
+            await self._fail(visit, cors, failure(str(refused), id=_REFUSED_ID))
+            return
+        except _TooMany as error:
+            # Without an id, so that the browser comes back and asks again.
+            await self._fail(visit, cors, failure(str(error)))
+            return
+        except UpstreamError as error:
+            self._complain(error)
+            await self._fail(visit, cors, failure(_AWAY))
+            return
+        await self._stream(visit, request, cors, watch, sight, dict(query).get("userId"))
+
+    async def _post(self, visit: Visit, request: Request, cors: dict[str, str]) -> None:
+        """Whoever can POST can read a status."""
+        try:
+            watch, user_id = await self._ask(visit, request)
+            sight = await self._ledger.follow(watch.kind, watch.id, watch.offset, _PAGE_EVENTS)
+        except InquiryRefused as refused:
+            raise RequestRefused(
+                400, str(refused), 'Send a JSON object such as {"videoUrl": "...", "transcript": "..."}.'
+            ) from None
+        except _TooMany as error:
+            raise RequestRefused(503, str(error), "Try again later.", {"Retry-After": "5"}) from None
+        except UpstreamError as error:
+            self._complain(error)
+            raise RequestRefused(503, _AWAY, "Try again in a moment.", {"Retry-After": "1"}) from None
+        await self._stream(visit, request, cors, watch, sight, user_id)
+
+    async def _ask(self, visit: Visit, request: Request) -> tuple[Watch, str | None]:
+        """What a POST is about, and for whom. Its body is let go here: the answer may take minutes."""
+        watch = watch_of(request.path, _last_event_id(request, []))
+        body = await visit.read_body(request)
+        if watch is not None:
+            return watch, None
+        inquiry = inquiry_from_body(request.path, body)
+        return await self._start(inquiry), inquiry.user_id
+
+    async def _start(self, inquiry: Inquiry) -> Watch:
+        id = new_id()
+        bounds = self._bounds
+        started = await self._ledger.start(
+            inquiry.kind,
+            id,
+            msgspec.json.encode(inquiry.parameters),
+            inquiry.user_id,
+            grace_seconds=bounds.grace_seconds,
+            keep_seconds=bounds.keep_seconds,
+            pending_max=bounds.pending_max,
+        )
+        if not started:
+            raise _TooMany(f"{bounds.pending_max} evaluations are waiting or running, as many as may; try again later")
+        return Watch(inquiry.kind, id, 0, False)
+
+    async def _fail(self, visit: Visit, cors: dict[str, str], words: bytes) -> None:
+        """A stream of nothing but an error."""
+        await visit.write(stream_head(False, cors) + words)
+        await visit.linger()
+
+    async def _stream(
+        self,
+        visit: Visit,
+        request: Request,
+        cors: dict[str, str],
+        watch: Watch,
+        sight: Sight | None,
+        user_id: str | None,
+    ) -> None:
+        if watch.resumed and (sight is None or (sight.state == OVER and sight.offset <= watch.offset)):
+            await visit.write(answer(204, b"", cors))
+            return
+        if sight is None:
+            raise RequestRefused(
+                404, "there is no such evaluation (any more)", "Start one, or watch within evaluations.keep_seconds."
+            )
+        watch = attrs.evolve(watch, offset=min(watch.offset, sight.offset))
+        visit.hand_over()
+        client = Client(f"sse_{os.urandom(8).hex()}", "sse", user_id, visit.socket, self._clients)
+        chunked = request.http_version == b"1.1"
+        bell = Bell()
+
+        def converse(client: Client) -> EvaluationStream:
+            return EvaluationStream(client, self._sse, chunked, stream_head(chunked, cors), self._hub, watch, bell)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow, client, watch, bell)
+            ending = await self._clientele.serve(client, converse)
+            nursery.cancel_scope.cancel()
+        visit.served = f"{client.id} until {ending.name}"
+
+    async def _follow(self, client: Client, watch: Watch, bell: Bell) -> None:
+        """Send what is answered, to the end. Runs until then, or until cancelled."""
+        await bell.opened.wait()
+        stream = client.conversation
+        assert isinstance(stream, EvaluationStream)
+        offset = watch.offset
+        try:
+            while True:
+                bell.quieten()
+                try:
+                    sight = await self._ledger.follow(watch.kind, watch.id, offset, _PAGE_EVENTS)
+                    if sight is not None and not sight.events:
+                        await self._end_if_in_trouble(watch, sight)
+                except UpstreamError:
+                    # Redis is away: it keeps the answer, and the watcher's turn comes when it is back.
+                    await trio.sleep(_LOOK_SECONDS)
+                    continue
+                # Redis may have put out the answer alone, where its memory was short.
+                if sight is None or (sight.offset > offset and not sight.events):
+                    stream.send(failure("there is no such evaluation any more", id=_REFUSED_ID))
+                    client.end(COMPLETE)
+                    return
+                if sight.events:
+                    offset = sight.events[-1].offset
+                    if stream.tell(sight):
+                        client.end(COMPLETE)
+                        return
+                    await client.outbox.flush()
+                if offset >= sight.offset:
+                    await bell.wait(_LOOK_SECONDS)
+                    await trio.sleep(_GATHER_SECONDS)
+        finally:
+            self._ledger.touch(watch.kind, watch.id)
+
+    async def _end_if_in_trouble(self, watch: Watch, sight: Sight) -> None:
+        """Whoever watches finds what nobody else may be there to find, and tells all."""
+        why = sight.trouble(self._bounds.start_seconds, self._bounds.queue_seconds)
+        if why is not None:
+            await self._ledger.append(watch.kind, watch.id, sight.attempt, sight.offset, [failure_body(why)], "error")
+
+    def _complain(self, error: UpstreamError) -> None:
+        now = trio.current_time()
+        if now - self._complained_at >= _COMPLAINT_SECONDS:
+            self._complained_at = now
+            log.warning("an evaluation could not be asked for", why=str(error))
+
+
+class _TooMany(Exception):
+    """As many evaluations as may be are queued or running."""
+
+
+@define(eq=False)
+class Bell:
+    """Rung by whatever is published on the evaluation's channel. An outlet of the hub."""
+
+    opened: trio.Event = Factory(trio.Event)
+    _rung: trio.Event = Factory(trio.Event)
+
+    def deliver(self, data: bytes, events: int, now: float) -> None:
+        self._rung.set()
+
+    def quieten(self) -> None:
+        if self._rung.is_set():
+            self._rung = trio.Event()
+
+    async def wait(self, seconds: float) -> None:
+        with trio.move_on_after(seconds):
+            await self._rung.wait()
+
+
+@define(eq=False)
+class EvaluationStream(AnswerStream):
+    """One watcher of one evaluation."""
+
+    _hub: Hub
+    _watch: Watch
+    _bell: Bell
+    _name: bytes = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._name = f"{self._watch.kind}:{self._watch.id}".encode()
+
+    @property
+    def outlet(self) -> Bell:
+        return self._bell
+
+    def opened(self) -> float:
+        self._hub.join(self, (self._name,), _BELL)
+        # With an id, so that who is cut off before the first event comes back to this evaluation.
+        self.greet(id=f"{self._watch.id}:{self._watch.offset}", evaluationId=self._watch.id)
+        self._bell.opened.set()
+        return trio.current_time() + self._bounds.keep_alive_seconds
+
+    def tell(self, sight: Sight) -> bool:
+        """Send events. Returns whether the last one was among them."""
+        blocks = []
+        over = False
+        for answered in sight.events:
+            id = f"{self._watch.id}:{answered.offset}"
+            blocks.append(eventstream.block(answered.event, event=answered.name or None, id=id))
+            over = over or bool(answered.name)
+        self.send(b"".join(blocks), len(blocks))
+        return over
+
+    @property
+    def channel_names(self) -> list[str]:
+        return [self._name.decode()]
+
+    def closed(self) -> None:
+        self._hub.leave(self, self._name)
+
+    def joined(self, names: tuple[bytes, ...]) -> None:
+        self._bell.deliver(b"", 0, 0.0)
+
+    def refused(self, name: bytes, why: str) -> None:
+        """Without its bell the stream still looks by itself."""
+
+    def stream_ended(self, name: bytes) -> None:
+        """Its end is in the ledger, not in the channel."""
+
+
+def _last_event_id(request: Request, query: list[tuple[str, str]]) -> str | None:
+    header = request.header(b"last-event-id")
+    if header:
+        return header.decode("latin-1")
+    return dict(query).get("lastEventId") or None

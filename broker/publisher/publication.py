@@ -1,0 +1,145 @@
+"""A publication: a channel and the bytes for it, checked before anything is sent.
+
+Laws: what is refused here would be refused or dropped by the daemon. An event that is already JSON is
+sent as it is; a mapping is encoded, and gets a `timestamp` if it has none; nothing else is added.
+Bounds: an event has at most `event_max_bytes`, a batch `_BATCH_MAX` events and `_BATCH_MAX_BYTES`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import msgspec
+from attrs import frozen
+
+from broker.channel import Channel
+from broker.errors import ChannelError, EventError
+
+# Events, and the rules of messages, take a while to load: not before one is published.
+if TYPE_CHECKING:
+    from broker.events import Event
+
+Payload: TypeAlias = "Event | Mapping[str, Any] | str | bytes"
+"""An event: typed, a mapping with at least a `type`, or JSON that is ready."""
+
+Item: TypeAlias = "Event | tuple[str, Payload]"
+"""One of a batch: an event that knows its channel, or a channel and an event."""
+
+_BATCH_MAX = 10_000
+_BATCH_MAX_BYTES = 16 * 1024 * 1024
+
+
+@frozen
+class Publication:
+    """One event on its way: the channel's name without the prefix, and the bytes that subscribers get."""
+
+    channel: str
+    payload: bytes
+
+
+def publication(target: Event | str, event: Payload | None, event_max_bytes: int) -> Publication:
+    """Check one event and encode it.
+
+    Raises:
+        ChannelError: the grammar refuses the channel.
+        EventError: there is no event, it cannot be encoded, or it is too large.
+    """
+    from broker.events import Event
+
+    if isinstance(target, Event):
+        if event is not None:
+            raise EventError("two events were given; publish(event) or publish(channel, event)")
+        channel, event = target.channel, target
+    elif isinstance(target, str):
+        channel = Channel.from_name(target).name
+    else:
+        raise ChannelError(f"a channel is a text, such as job_progress:42, not {type(target).__name__}")
+    if event is None:
+        raise EventError(f"there is no event for channel {channel}; write publish(channel, event)")
+    payload = _encoded(event, event_max_bytes)
+    return Publication(channel, payload)
+
+
+def publications(items: Iterable[Item], event_max_bytes: int) -> list[Publication]:
+    """Check and encode a batch; one that is wrong refuses all.
+
+    Raises:
+        ChannelError, EventError: as for one; the place in the batch, counted from 0, is named.
+    """
+    from broker.events import Event
+
+    batch: list[Publication] = []
+    size = 0
+    for place, item in enumerate(items):
+        try:
+            if isinstance(item, Event):
+                batch.append(publication(item, None, event_max_bytes))
+            elif isinstance(item, tuple) and len(item) == 2:
+                batch.append(publication(item[0], item[1], event_max_bytes))
+            else:
+                raise EventError(f"expected an event or (channel, event), not {type(item).__name__}")
+        except (ChannelError, EventError) as error:
+            raise type(error)(f"item {place}: {error}") from error
+        size += len(batch[-1].payload)
+        if len(batch) > _BATCH_MAX or size > _BATCH_MAX_BYTES:
+            raise EventError(
+                f"a batch has at most {_BATCH_MAX} events and {_BATCH_MAX_BYTES} bytes; publish it in parts"
+            )
+    return batch
+
+
+def made(step: Callable[[float], Sequence[Event]], event_max_bytes: int) -> list[Publication]:
+    """What a step of a job makes now, encoded.
+
+    Raises:
+        ChannelError, EventError: the step refuses, or its event cannot be published.
+    """
+    return [publication(event, None, event_max_bytes) for event in step(time.monotonic())]
+
+
+def _encoded(event: object, event_max_bytes: int) -> bytes:
+    from broker import message
+    from broker.events import Event
+
+    if isinstance(event, Event):
+        payload = event.encode()
+    elif isinstance(event, Mapping):
+        payload = _encoded_mapping(event)
+    elif isinstance(event, str | bytes | bytearray):
+        payload = _utf8(event) if isinstance(event, str) else bytes(event)
+        reason = message.refusal(payload, event_max_bytes)
+        if reason == message.NOT_UTF8:
+            raise EventError("the event is not UTF-8")
+        if reason == message.NOT_JSON:
+            raise EventError("the event is not JSON; publish an event, a mapping, or one JSON value as text or bytes")
+    else:
+        raise EventError(f"{type(event).__name__} is no event; publish an event, a mapping, or JSON as text or bytes")
+    if len(payload) > event_max_bytes:
+        raise EventError(f"the event has {len(payload)} bytes; at most {event_max_bytes}, or the daemon drops it")
+    return payload
+
+
+def _encoded_mapping(event: Mapping[Any, Any]) -> bytes:
+    kind = event.get("type")
+    if not isinstance(kind, str) or not kind:
+        raise EventError("type: an event needs a type, a text such as job_progress")
+    whole = dict(event) if "timestamp" in event else {**event, "timestamp": _now()}
+    try:
+        return msgspec.json.encode(whole)
+    except Exception as error:  # whatever a value of the caller's raises while it is looked at
+        raise EventError(f"the event cannot be written as JSON: {type(error).__name__}: {error}") from error
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise EventError("the event has half of a surrogate pair, which UTF-8 cannot write") from None
+
+
+def _now() -> str:
+    # Not broker.timestamp, which belongs to a single thread.
+    return datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"

@@ -1,0 +1,211 @@
+"""`broker evaluate` as a person starts it: beside a daemon, with models that the tests play."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trio
+
+from tests.actors.daemon_process import DaemonProcess
+from tests.actors.model_server import PROSE, ModelServer, open_model_server
+from tests.actors.redis_server import RedisServer
+
+ROOT = Path(__file__).parents[2]
+COMMAND = (sys.executable, "-m", "broker", "evaluate")
+BOUND_SECONDS = 15.0
+KEYS = ("GEMINI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_API_KEY", "PERPLEXITY_API_KEY")
+
+
+def environ(**variables: str) -> dict[str, str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("BROKER_")}
+    return {name: value for name, value in clean.items() if name not in ("REDIS_URL", *KEYS)} | variables
+
+
+def config(tmp_path: Path, base_url: str, *changes: tuple[str, str]) -> Path:
+    """tests/evaluation/evaluators.toml, pointed at a server of this test."""
+    text = (ROOT / "tests" / "evaluation" / "evaluators.toml").read_text()
+    for old, new in (("http://127.0.0.1:8765/v1", base_url), ("../../conf", str(ROOT / "conf")), *changes):
+        assert old in text
+        text = text.replace(old, new)
+    file = tmp_path / "evaluators.toml"
+    file.write_text(text)
+    return file
+
+
+def refusal(*arguments: str, **variables: str) -> tuple[int, str]:
+    """Run `broker evaluate` that must end by itself. Returns its status and what it said on standard error."""
+    done = subprocess.run(
+        [*COMMAND, *arguments], capture_output=True, text=True, timeout=BOUND_SECONDS, env=environ(**variables)
+    )
+    assert done.stdout == ""
+    return done.returncode, done.stderr
+
+
+@asynccontextmanager
+async def worker(*arguments: str, **variables: str) -> AsyncIterator[tuple[trio.Process, list[str]]]:
+    """A worker that runs, and what it printed before it did. It must end well by SIGTERM, and log no error."""
+    async with trio.open_nursery() as nursery:
+        process = await nursery.start(
+            partial(
+                trio.run_process,
+                [*COMMAND, *arguments],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=environ(**variables),
+                check=False,
+            )
+        )
+        lines: list[str] = []
+        errors = bytearray()
+
+        async def read_errors() -> None:
+            async for data in process.stderr:
+                errors.extend(data)
+
+        nursery.start_soon(read_errors)
+        try:
+            with trio.fail_after(BOUND_SECONDS):
+                printed = b""
+                while b"Ctrl-C ends it\n" not in printed:
+                    data = await process.stdout.receive_some()
+                    assert data, errors.decode()
+                    printed += data
+            lines += printed.decode().splitlines()
+            yield process, lines
+        finally:
+            process.terminate()
+            with trio.move_on_after(BOUND_SECONDS, shield=True) as scope:
+                await process.wait()
+            if scope.cancelled_caught:
+                process.kill()
+    assert (process.returncode, b'"error"' in errors) == (0, False), errors.decode()
+
+
+async def stream(url: str, path: str, parameters: dict[str, str]) -> list[tuple[str, dict[str, Any]]]:
+    """The whole SSE stream: what each event is called, and its data less the timestamp."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    async with httpx.AsyncClient(trust_env=False) as http:
+        answer = await http.get(f"{url}{path}", params=parameters, timeout=BOUND_SECONDS)
+    assert answer.status_code == 200
+    for block in answer.text.split("\n\n"):
+        fields = [line.partition(": ")[::2] for line in block.split("\n")]
+        data = "\n".join(value for name, value in fields if name == "data")
+        if data:
+            seen = json.loads(data)
+            del seen["timestamp"]
+            found.append((dict(fields).get("event", "message"), seen))
+    return found
+
+
+@pytest.fixture
+async def models() -> AsyncIterator[ModelServer]:
+    async with open_model_server() as server:
+        yield server
+
+
+async def test_a_whole_council_streams_to_a_client(
+    tmp_path: Path, redis_server: RedisServer, start_daemon: Callable[..., DaemonProcess], models: ModelServer
+) -> None:
+    daemon = await trio.to_thread.run_sync(lambda: start_daemon(redis_server.url, "--redis-channel-prefix", "app."))
+    settings = tmp_path / "broker.toml"
+    settings.write_text(f'[redis]\nurl = "{redis_server.url}"\nchannel_prefix = "app."\n')
+    file = config(tmp_path, models.base_url, ('"slow"', '"key"'))
+    async with worker("--config", str(file), "--settings", str(settings)) as (_, lines):
+        assert lines == [
+            f"gemini      well at {models.base_url}: needs no key",
+            f"claude      key at {models.base_url}: needs no key",
+            f"gpt4        bytewise at {models.base_url}: needs no key",
+            f"perplexity  half at {models.base_url}: needs no key",
+            f"evaluates, with {redis_server.url}; Ctrl-C ends it",
+        ]
+        sent = {"videoUrl": "https://v/1", "transcript": "Tired?", "features": '{"cuts": 3}'}
+        council = await stream(daemon.url, "/api/stream/council-score", sent)
+        creative = await stream(daemon.url, "/api/stream/evaluate-creative", {"creativeId": "c1", "content": "Buy."})
+    events = [data for name, data in council if name == "message" and data["type"] == "council_score_stream"]
+    assert "".join(one.get("thinking", "") for one in events if one["stage"] == "gemini") == "".join(PROSE) + "\n\n"
+    assert [one["error"] for one in events if "error" in one] in (
+        ["its provider refused the key (HTTP 401)", "the connection broke"],
+        ["the connection broke", "its provider refused the key (HTTP 401)"],
+    )
+    assert [one["stage"] for one in events[-2:]] == ["aggregating", "complete"]
+    name, last = council[-1]
+    assert name == "complete"
+    assert last["type"] == "complete"
+    assert last["data"] == {
+        "scores": [
+            {"model": "gemini", "score": 72, "reasoning": "Good hook."},
+            {"model": "gpt4", "score": 72, "reasoning": "Für 漢字 😀"},
+        ],
+        "compositeScore": 72,
+        "failed": [
+            {"model": "claude", "error": "its provider refused the key (HTTP 401)"},
+            {"model": "perplexity", "error": "the connection broke"},
+        ],
+    }
+    assert '{"cuts": 3}' in models.calls[0].body["messages"][1]["content"]
+    name, last = creative[-1]
+    assert (name, last["error"]) == (
+        "error",
+        "no model answered (perplexity: the connection broke; claude: its provider refused the key (HTTP 401))",
+    )
+
+
+async def test_the_keys_that_are_there_are_said_and_never_shown(
+    tmp_path: Path, redis_server: RedisServer, models: ModelServer
+) -> None:
+    file = ROOT / "conf" / "evaluators.toml"
+    async with worker("--config", str(file), "--redis", redis_server.url, OPENAI_API_KEY="sk-hunter2") as (_, lines):
+        assert [line.partition(": ")[2] for line in lines[:5]] == [
+            "it has no key; set GEMINI_API_KEY",
+            "it has no key; set ANTHROPIC_API_KEY",
+            "key from OPENAI_API_KEY",
+            "it has no key; set PERPLEXITY_API_KEY",
+            "1 of the council's models can be asked, quorum is 2: every council evaluation will end in an error",
+        ]
+    assert "hunter2" not in "".join(lines)
+
+
+def test_without_any_key_it_does_not_start() -> None:
+    assert refusal("--config", str(ROOT / "conf" / "evaluators.toml")) == (
+        1,
+        f"broker: environment: no model has its key; set at least one of {', '.join(KEYS)}\n",
+    )
+
+
+def test_every_problem_is_a_line(tmp_path: Path) -> None:
+    file = config(tmp_path, "ftp://h", ("quorum = 2", "quorum = 9"))
+    broken = [
+        f"{file}: models.{name}.base_url: is not an http or https URL such as https://api.openai.com/v1"
+        for name in ("gemini", "claude", "gpt4", "perplexity")
+    ]
+    assert refusal("--config", str(file), "--redis", "http://x") == (
+        1,
+        "broker: flag --redis: 'http://x' must start with redis://, rediss:// or unix://\n"
+        + "\n".join([*broken, f"{file}: council.quorum: 9 is more than the 4 models of the council; lower it"])
+        + "\n",
+    )
+
+
+def test_the_model_server_runs_for_a_person() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.actors.model_server", "0"], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline().startswith("models on 127.0.0.1:")
+        process.terminate()
+        assert process.wait(BOUND_SECONDS) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()

@@ -1,0 +1,86 @@
+"""What the daemon and its demo say are events of their classes."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import websockets.sync.client
+
+from broker.demo import DemoScript
+from broker.events import EVENT_TYPES, Connected, Disconnected, Event, Heartbeat, Subscribed, decode
+from tests.actors.daemon_process import DaemonProcess
+from tests.actors.redis_server import RedisServer
+
+
+def without_time(event: Event) -> dict[str, Any]:
+    wire = json.loads(event.encode())
+    return {name: value for name, value in wire.items() if name not in ("timestamp", "serverTime", "clientId")}
+
+
+def receive(client: websockets.sync.client.ClientConnection, *types: str) -> Event:
+    """The next event of these types. Heartbeats come between others: at most ten."""
+    for _ in range(10):
+        event = decode(client.recv(timeout=10))
+        if event.type in types:
+            return event
+    raise AssertionError(f"no {types} among ten events")
+
+
+def ask(client: websockets.sync.client.ClientConnection, command: dict[str, str]) -> Event:
+    client.send(json.dumps(command))
+    return receive(client, "subscribed", "unsubscribed", "error")
+
+
+def test_a_whole_conversation(redis_server: RedisServer, start_daemon: Callable[..., DaemonProcess]) -> None:
+    daemon = start_daemon(redis_server.url, "--websocket-ping-seconds", "0.3")
+    with websockets.sync.client.connect(daemon.ws_url, open_timeout=10) as client:
+        connected = decode(client.recv(timeout=10))
+        answers = [ask(client, {"type": kind, "channel": "a:1"}) for kind in ("subscribe", "unsubscribe", "shout")]
+        answers.append(receive(client, "heartbeat"))
+        with httpx.stream("GET", f"{daemon.url}/api/stream?channel=a:1", timeout=10) as stream:
+            lines = (line for line in stream.iter_lines() if line.startswith("data: "))
+            greeted = decode(next(lines).removeprefix("data: "))
+        daemon.process.send_signal(signal.SIGTERM)
+        farewell = receive(client, "disconnected")
+
+    assert isinstance(connected, Connected)
+    assert (connected.client_id or "").startswith("ws_")
+    assert without_time(connected) == {"type": "connected", "message": "Connected to real-time service"}
+    said = {answer.type: answer for answer in answers}
+    assert isinstance(said["heartbeat"], Heartbeat)
+    assert isinstance(said["subscribed"], Subscribed)
+    assert (said["subscribed"].subscribed_type, said["subscribed"].name) == ("a", "a:1")
+    subscription = {"channel": "a", "id": "1", "name": "a:1", "success": True}
+    assert without_time(said["subscribed"]) == {"type": "subscribed", **subscription}
+    assert without_time(said["unsubscribed"]) == {"type": "unsubscribed", **subscription}
+    assert without_time(said["error"]) == {
+        "type": "error",
+        "code": "unknown_command",
+        "message": "unknown command 'shout'; use subscribe, unsubscribe or ping",
+    }
+    assert without_time(greeted) == {"type": "connected", "message": "SSE connection established"}
+    assert isinstance(greeted, Connected)
+    assert (greeted.client_id or "").startswith("sse_")
+    assert isinstance(farewell, Disconnected)
+    assert without_time(farewell) == {"type": "disconnected", "message": "Server shutting down"}
+
+
+def test_every_event_of_the_demo() -> None:
+    script = DemoScript()
+    seen = set()
+    for tick in range(400):
+        for channel, wire in script.events_at(tick, 1_700_000_000 + tick / 2):
+            event = decode(json.dumps(wire))
+            seen.add(event.type)
+            assert json.loads(event.encode()) == wire
+            assert str(event.extra.get("message", wire["message"])).startswith("Demo:")
+            # The demo's alerts are on a channel of their own; alerts name no channel but their type's.
+            assert event.channel == channel.removesuffix(":demo" if event.type == "alert" else "")
+    assert seen == {
+        "job_progress", "video_render_progress", "campaign_metrics", "ab_test_result", "live_metric_update", "alert",
+    }  # fmt: skip
+    assert seen < set(EVENT_TYPES)
