@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 LOOPBACK = "loopback"
+_REQUEST_HEADERS = "Content-Type, Last-Event-ID, Cache-Control, Authorization, Idempotency-Key"
 
 
 def cors_headers(origin: str | None, allowed: Collection[str]) -> dict[str, str]:
@@ -30,7 +31,7 @@ def preflight_headers(origin: str | None, allowed: Collection[str], methods: str
     if "Access-Control-Allow-Origin" in headers:
         headers |= {
             "Access-Control-Allow-Methods": methods,
-            "Access-Control-Allow-Headers": "Content-Type, Last-Event-ID, Cache-Control, Authorization",
+            "Access-Control-Allow-Headers": _REQUEST_HEADERS,
             "Access-Control-Max-Age": "600",
         }
     return headers

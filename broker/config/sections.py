@@ -159,7 +159,7 @@ class Evaluations:
         3600.0, "How long an evaluation can be watched and resumed after its last event.", least=60.0
     )
     pending_max: int = setting(
-        1000, "Evaluations that are queued or running at once, of each kind; one more is refused.", least=1
+        200, "Evaluations that are queued or running at once, of each kind; one more is refused.", least=1
     )
 
 

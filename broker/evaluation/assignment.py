@@ -23,7 +23,7 @@ from attrs import Factory, define, field
 
 from broker.errors import EvaluationError, EventError, UpstreamError
 from broker.evaluation.handler import EvaluationRequest, Handler
-from broker.events import Event
+from broker.events import Complete, EvaluationRestarted, Event
 from broker.ledger.evaluation import Taken
 from broker.ledger.ledger import Ledger
 from broker.timestamp import timestamp
@@ -111,7 +111,7 @@ class Assignment:
                     nursery.start_soon(self._hold_lease)
                     nursery.start_soon(self._carry)
                     data = await self._handler(_request(self._taken), self)
-                    last = "complete", msgspec.json.encode({"type": "complete", "data": data, "timestamp": _now()})
+                    last = "complete", Complete(data=data).encode()
                     nursery.cancel_scope.cancel()
         except* EvaluationError as group:
             last = _failure("; ".join(dict.fromkeys(_messages(group))))
@@ -178,19 +178,13 @@ def _request(taken: Taken) -> EvaluationRequest:
 
 def _restarted(taken: Taken) -> bytes:
     """What tells a watcher to forget what it has: everything comes anew."""
-    return msgspec.json.encode(
-        {
-            "type": "evaluation_restarted",
-            "evaluationId": taken.id,
-            "attempt": taken.attempt,
-            "message": "The worker stopped; another has begun anew",
-            "timestamp": _now(),
-        }
-    )
+    return EvaluationRestarted(
+        evaluation_id=taken.id, attempt=taken.attempt, message="The worker stopped; another has begun anew"
+    ).encode()
 
 
 def _failure(message: str) -> tuple[str, bytes]:
-    return "error", msgspec.json.encode({"type": "error", "error": message, "timestamp": _now()})
+    return "error", msgspec.json.encode({"type": "error", "error": message, "timestamp": timestamp(time.time())})
 
 
 def _messages(group: BaseExceptionGroup[EvaluationError]) -> Iterator[str]:
@@ -199,7 +193,3 @@ def _messages(group: BaseExceptionGroup[EvaluationError]) -> Iterator[str]:
             yield from _messages(error)
         else:
             yield str(error)
-
-
-def _now() -> str:
-    return timestamp(time.time())

@@ -23,6 +23,7 @@ from broker.events.campaign import (
     LiveMetricUpdate,
     VariantValues,
 )
+from broker.events.evaluation import Complete, EvaluationRestarted
 from broker.events.event import Event
 from broker.events.job import JobProgress
 from broker.events.registry import EVENT_TYPES, check, decode
@@ -40,11 +41,13 @@ __all__ = [
     "CampaignChange",
     "CampaignMetrics",
     "CampaignValues",
+    "Complete",
     "Composite",
     "Connected",
     "CouncilScoreStream",
     "Disconnected",
     "Error",
+    "EvaluationRestarted",
     "Event",
     "FinalScore",
     "Heartbeat",

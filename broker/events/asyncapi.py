@@ -11,16 +11,22 @@ from __future__ import annotations
 from typing import Any
 
 from broker import __version__
+from broker.events.ai import AiEvaluationStream, CouncilScoreStream
+from broker.events.evaluation import Complete, EvaluationRestarted
 from broker.events.event import Event
 from broker.events.registry import EVENT_TYPES
 from broker.events.rules import fields_of
 from broker.events.schema import definitions_of
+from broker.events.session import Error
 
 _ABOUT = (
     "Services publish events to Redis channels; browsers and services receive them over WebSocket or Server-Sent "
     "Events, as the same bytes. A channel's name may have a configured prefix in Redis."
 )
 _PART = "1 to 128 letters, digits and _ - . @ = + ~"
+# Besides its steps, the channel of one evaluation carries these.
+_EVALUATIONS = (CouncilScoreStream, AiEvaluationStream)
+_BESIDES: tuple[type[Event], ...] = (EvaluationRestarted, Complete, Error)
 _SERVERS = {
     "websocket": {
         "host": "127.0.0.1:8000",
@@ -45,15 +51,20 @@ _SERVERS = {
 def asyncapi_document() -> dict[str, Any]:
     """The document, ready to be JSON."""
     published = [event_type for event_type in EVENT_TYPES.values() if event_type.channel_type is not None]
-    said = [event_type for event_type in EVENT_TYPES.values() if event_type.channel_type is None]
+    said = [
+        event_type
+        for event_type in EVENT_TYPES.values()
+        if event_type.channel_type is None and event_type is not EvaluationRestarted
+    ]
     channels: dict[str, Any] = {"session": _session_channel(said)}
     operations: dict[str, Any] = {"receiveSession": _operation("receive", "session", said)}
     for event_type in published:
         for address, parameters in _addresses(event_type):
             name = "_".join([str(event_type.channel_type), *parameters])
-            channels[name] = _channel(event_type, address, parameters)
-            operations[f"send_{name}"] = _operation("send", name, [event_type])
-            operations[f"receive_{name}"] = _operation("receive", name, [event_type])
+            carried = [event_type, *(_BESIDES if event_type in _EVALUATIONS and parameters else ())]
+            channels[name] = _channel(carried, address, parameters)
+            operations[f"send_{name}"] = _operation("send", name, carried)
+            operations[f"receive_{name}"] = _operation("receive", name, carried)
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -89,13 +100,13 @@ def _address(event_type: type[Event], parameters: dict[str, Any]) -> tuple[str, 
     return ":".join([str(event_type.channel_type), *(f"{{{name}}}" for name in parameters)]), parameters
 
 
-def _channel(event_type: type[Event], address: str, parameters: dict[str, Any]) -> dict[str, Any]:
+def _channel(event_types: list[type[Event]], address: str, parameters: dict[str, Any]) -> dict[str, Any]:
     channel: dict[str, Any] = {"address": address}
     if parameters:
         channel["parameters"] = parameters
     return {
         **channel,
-        "messages": _messages([event_type]),
+        "messages": _messages(event_types),
         "servers": [{"$ref": f"#/servers/{name}"} for name in _SERVERS],
     }
 

@@ -8,7 +8,7 @@ Source: the wire contract, "Events"; `docs/events.md`.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import time
 from typing import ClassVar
 
 from attrs import field
@@ -18,11 +18,11 @@ from broker.errors import EventError
 from broker.events.ids import unique_id
 from broker.events.rules import Timestamp
 from broker.events.value import Value, value_class
+from broker.timestamp import timestamp
 
 
 def _now() -> str:
-    # Not broker.timestamp: that one belongs to a single thread, and events are built in many.
-    return datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+    return timestamp(time.time())
 
 
 @value_class
@@ -54,7 +54,7 @@ class Event(Value):
             EventError: an event that only the daemon says; it has no channel.
         """
         if self.channel_type is None:
-            raise EventError(f"{self.type}: has no channel; the daemon says it to one client")
+            raise EventError(f"{self.type}: has no channel of its own; name one to publish it to")
         if self.channel_id is None:
             return self.channel_type
         return Channel.from_wire({"type": self.channel_type, "id": getattr(self, self.channel_id)}).name

@@ -30,7 +30,7 @@ Plain = Callable[[Any, str], object]
 def plain_of(hint: Any) -> Plain:
     """What makes values plain for a field with this annotation."""
     bare = bare_of(hint)
-    if hint is Object:
+    if hint == Object:
         return _plain_object
     if bare is float:
         return lambda value, where: _plain_float(value, where, hint)

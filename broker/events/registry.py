@@ -19,6 +19,7 @@ from broker.errors import EventError
 from broker.events.ai import AiEvaluationStream, AiStreamChunk, CouncilScoreStream
 from broker.events.alert import Alert
 from broker.events.campaign import AbTestResult, CampaignMetrics, LiveMetricUpdate
+from broker.events.evaluation import Complete, EvaluationRestarted
 from broker.events.event import Event
 from broker.events.job import JobProgress
 from broker.events.render import VideoRenderProgress
@@ -38,6 +39,8 @@ EVENT_TYPES: Mapping[str, type[Event]] = MappingProxyType(
             AbTestResult,
             LiveMetricUpdate,
             Alert,
+            EvaluationRestarted,
+            Complete,
             Connected,
             Disconnected,
             Error,

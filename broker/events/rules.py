@@ -198,7 +198,7 @@ def _struct_hint(hint: Any) -> Any:
         return Annotated[datetime, Meta(tz=True)]
     if get_origin(bare) is Sequence:
         return list[_struct_hint(get_args(bare)[0])]  # type: ignore[misc]
-    if hint is Object:
+    if hint == Object:
         # Raw: the values are skipped over, not built.
         return dict[str, msgspec.Raw]
     if attrs.has(bare):

@@ -13,7 +13,8 @@ Laws: every step is one script, so no reader ever sees half of one. `attempt` fe
 says for which attempt, and one that is not the last is refused, so a worker that was given up cannot
 answer any more. An evaluation ends once; nothing follows its last event. Times are Redis' own clock.
 Bounds: `pending_max` evaluations that are not over; state and events go `keep_seconds` after the last
-step. Keys of one kind share a hash tag, so they are on one node of a cluster.
+step; a request that nobody has taken goes soon after the grace time of its last watcher. Keys of one kind
+share a hash tag, so they are on one node of a cluster.
 
 Source: Redis commands XADD, XREADGROUP, XCLAIM, XAUTOCLAIM, TIME.
 """
@@ -34,6 +35,8 @@ GROUP = "workers"
 NAMESPACE = "broker:"
 # A worker that has not said for so long that it lives is not counted as running.
 WORKER_SILENCE_SECONDS = 5.0
+# What nobody has taken, and nobody waits for, is forgotten so long after its grace time.
+_UNTAKEN_SECONDS = 60.0
 _FORGOTTEN_SECONDS = 3600.0
 _PENDING_MAX = 1000
 
@@ -68,8 +71,9 @@ class Ledger:
     ) -> bool:
         """Queue a request. Returns False where `pending_max` are queued or running already."""
         limits = (_milliseconds(grace_seconds), _milliseconds(keep_seconds), pending_max)
+        more = (_milliseconds(_UNTAKEN_SECONDS), self._state(kind, ""))
         keys = (self._requests(kind), self._state(kind, id))
-        return bool(await self._commands.run(scripts.START, keys, id, parameters, user_id or "", *limits))
+        return bool(await self._commands.run(scripts.START, keys, id, parameters, user_id or "", *limits, *more))
 
     async def follow(self, kind: str, id: str, offset: int, most: int, *, watching: bool = True) -> Sight | None:
         """What there is behind `offset`; None where there is no such evaluation (any more).
@@ -78,9 +82,8 @@ class Ledger:
             watching: somebody waits for the answer, which keeps the work going.
         """
         keys = (self._state(kind, id), self._events(kind, id), self._workers(kind))
-        found = await self._commands.run(
-            scripts.FOLLOW, keys, offset, most, int(watching), _milliseconds(WORKER_SILENCE_SECONDS)
-        )
+        bounds = (_milliseconds(WORKER_SILENCE_SECONDS), _milliseconds(_UNTAKEN_SECONDS))
+        found = await self._commands.run(scripts.FOLLOW, keys, offset, most, int(watching), *bounds)
         if not found:
             return None
         state, attempt, waited, silent, lease, last, workers, events = found

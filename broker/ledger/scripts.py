@@ -13,26 +13,37 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
-# KEYS: requests, state. ARGV: id, parameters, user, grace ms, keep ms, most pending.
+# KEYS: requests, state. ARGV: id, parameters, user, grace ms, keep ms, most pending, ms that the state
+# outlives the grace time while nobody takes it, the state key without its id.
+# Where there is no room, entries go whose state has gone.
 START = Script(
     _NOW
     + """
-if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[6]) then return 0 end
+if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[6]) then
+    for _, pending in ipairs(redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 100)) do
+        if redis.call('EXISTS', ARGV[8] .. pending[2][2]) == 0 then redis.call('XDEL', KEYS[1], pending[1]) end
+    end
+    if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[6]) then return 0 end
+end
 local entry = redis.call('XADD', KEYS[1], '*', 'id', ARGV[1])
 redis.call('HSET', KEYS[2], 'state', 'queued', 'parameters', ARGV[2], 'user', ARGV[3], 'grace', ARGV[4],
     'keep', ARGV[5], 'entry', entry, 'attempt', 0, 'deaths', 0, 'offset', 0, 'asked', now, 'watched', now)
-redis.call('PEXPIRE', KEYS[2], ARGV[5])
+redis.call('PEXPIRE', KEYS[2], ARGV[4] + ARGV[7])
 return 1
 """
 )
 
-# KEYS: state, events, workers. ARGV: offset seen, most events, whether this is a watcher, worker silence ms.
+# KEYS: state, events, workers. ARGV: offset seen, most events, whether this is a watcher, worker silence ms,
+# ms that the state outlives the grace time while nobody has taken it.
 FOLLOW = Script(
     _NOW
     + """
-local found = redis.call('HMGET', KEYS[1], 'state', 'attempt', 'asked', 'beat', 'lease', 'offset')
+local found = redis.call('HMGET', KEYS[1], 'state', 'attempt', 'asked', 'beat', 'lease', 'offset', 'grace')
 if not found[1] then return {} end
-if ARGV[3] == '1' then redis.call('HSET', KEYS[1], 'watched', now) end
+if ARGV[3] == '1' then
+    redis.call('HSET', KEYS[1], 'watched', now)
+    if found[2] == '0' and found[1] == 'queued' then redis.call('PEXPIRE', KEYS[1], found[7] + ARGV[5]) end
+end
 local events = {}
 if tonumber(found[6]) > tonumber(ARGV[1]) then
     events = redis.call('XRANGE', KEYS[2], '(' .. ARGV[1], '+', 'COUNT', ARGV[2])
@@ -66,7 +77,8 @@ end
 if state == 'running' then redis.call('HINCRBY', KEYS[2], 'deaths', 1) end
 local attempt = redis.call('HINCRBY', KEYS[2], 'attempt', 1)
 redis.call('HSET', KEYS[2], 'state', 'running', 'worker', ARGV[1], 'lease', ARGV[3], 'beat', now)
-local rest = redis.call('HMGET', KEYS[2], 'deaths', 'watched', 'grace', 'parameters', 'user', 'offset')
+local rest = redis.call('HMGET', KEYS[2], 'deaths', 'watched', 'grace', 'parameters', 'user', 'offset', 'keep')
+redis.call('PEXPIRE', KEYS[2], rest[7])
 return {attempt, tonumber(rest[1]), now - rest[2], tonumber(rest[3]), rest[4], rest[5], tonumber(rest[6])}
 """
 )

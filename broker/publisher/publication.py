@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
@@ -17,6 +16,7 @@ from attrs import frozen
 
 from broker.channel import Channel
 from broker.errors import ChannelError, EventError
+from broker.timestamp import timestamp
 
 # Events, and the rules of messages, take a while to load: not before one is published.
 if TYPE_CHECKING:
@@ -141,5 +141,4 @@ def _utf8(text: str) -> bytes:
 
 
 def _now() -> str:
-    # Not broker.timestamp, which belongs to a single thread.
-    return datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+    return timestamp(time.time())

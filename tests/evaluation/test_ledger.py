@@ -188,6 +188,32 @@ async def test_as_many_may_be_pending_as_may_be(redis_server: RedisServer) -> No
         assert await ledger.follow(KIND, ID, 0, 1) is None
 
 
+async def test_a_request_that_nobody_took_or_waits_for_makes_room(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.ledger.ledger._UNTAKEN_SECONDS", 0.1)
+    async with opened(redis_server) as ledger:
+        assert await start(ledger, "1" * 32, grace=0.1, pending=2)
+        assert await start(ledger, grace=0.1, pending=2)
+        assert not await start(ledger, new_id(), pending=2)
+        for _ in range(6):
+            await trio.sleep(0.05)
+            await sight(ledger)  # somebody waits for one of the two
+        assert await start(ledger, "2" * 32, pending=2)
+        assert not await start(ledger, new_id(), pending=2)
+        assert [id for id, _ in await ledger.wait("w1", KIND, 5, 1)] == [ID, "2" * 32]
+
+
+async def test_what_was_asked_is_not_kept_with_the_answer(redis_server: RedisServer) -> None:
+    async with opened(redis_server) as ledger:
+        await start(ledger)
+        await take(ledger)
+        with redis_server.client() as client:
+            assert client.pttl(f"broker:{{council_score}}:{ID}") in range(58_000, 60_001)
+            await ledger.append(KIND, ID, 1, 0, [b"1"], "complete")
+            assert client.hget(f"broker:{{council_score}}:{ID}", "parameters") is None
+
+
 async def test_only_who_watches_keeps_it_wanted(redis_server: RedisServer) -> None:
     async with opened(redis_server) as ledger:
         await start(ledger, grace=0.2)

@@ -48,6 +48,7 @@ def test_a_schema_of_each_event_is_valid_and_printed(type: str) -> None:
     Draft202012Validator.check_schema(schema)
     assert schema == event_schema(type)
     assert schema["$id"] == f"urn:broker:event:{type}"
+    assert schema["properties"]["type"] == {"const": type}
     assert set(schema["required"]) == {"type", "timestamp", *BY_TYPE[type].required} - (
         {"message"} if type == "error" else set()
     )
@@ -174,7 +175,10 @@ class TestAsyncApi:
                 assert document["operations"][f"{action}_{name}"]["action"] == action
         assert channels["session"]["address"] is None
         assert set(channels["session"]["messages"]) == {
-            "Connected", "Disconnected", "Error", "Heartbeat", "Subscribed", "Unsubscribed",
+            "Complete", "Connected", "Disconnected", "Error", "Heartbeat", "Subscribed", "Unsubscribed",
+        }  # fmt: skip
+        assert set(channels["council_score_id"]["messages"]) == {
+            "CouncilScoreStream", "EvaluationRestarted", "Complete", "Error",
         }  # fmt: skip
 
     def test_an_events_channel_is_one_of_them(self) -> None:

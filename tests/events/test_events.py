@@ -9,7 +9,6 @@ import os
 import pickle
 import subprocess
 import sys
-import threading
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
@@ -30,7 +29,6 @@ from broker.events import (
     Subscribed,
     check,
     decode,
-    ids,
 )
 from tests.events.examples import BY_TYPE, EXAMPLES, STAMP, Example
 
@@ -76,7 +74,9 @@ class TestEveryEvent:
         else:
             with pytest.raises(EventError) as caught:
                 _ = example.build().channel
-            assert str(caught.value) == (f"{example.event_type.type}: has no channel; the daemon says it to one client")
+            assert str(caught.value) == (
+                f"{example.event_type.type}: has no channel of its own; name one to publish it to"
+            )
 
     def test_a_field_that_is_missing_is_named(self, example: Example) -> None:
         type = example.event_type.type
@@ -102,8 +102,8 @@ def test_the_registry_is_the_table_of_the_contract() -> None:
     assert list(EVENT_TYPES) == [example.event_type.type for example in EXAMPLES]
     assert list(EVENT_TYPES) == [
         "job_progress", "video_render_progress", "ai_stream_chunk", "council_score_stream", "ai_evaluation_stream",
-        "campaign_metrics", "ab_test_result", "live_metric_update", "alert", "connected", "disconnected", "error",
-        "heartbeat", "subscribed", "unsubscribed",
+        "campaign_metrics", "ab_test_result", "live_metric_update", "alert", "evaluation_restarted", "complete",
+        "connected", "disconnected", "error", "heartbeat", "subscribed", "unsubscribed",
     ]  # fmt: skip
 
 
@@ -194,7 +194,7 @@ def test_what_is_no_event_at_all(payload: bytes, why: str) -> None:
         b"",
         b"{",
         b'{"type":"disconnected","message":"\xff"}',
-        b'{"type":"disconnected","message":"a","x":"\xff"}',
+        b'{"type":"disconnected","message":"a","timestamp":"2026-01-31T12:00:00Z","x":"\xff"}',
         b'{"type":"disconnected","message":"\\ud800"}',
         b"[" * 500_000,
         b'{"type":"disconnected","x":' + b"[" * 500_000,
@@ -275,6 +275,12 @@ def test_values_that_say_the_same_are_made_plain() -> None:
     assert event.metadata != given
 
 
+def test_a_number_that_json_wrote_without_a_point() -> None:
+    event = decode(json.dumps(BY_TYPE["job_progress"].whole_wire | {"progress": 1}))
+    assert isinstance(event, JobProgress)
+    assert (type(event.progress), event.progress) == (float, 1.0)
+
+
 def test_unknown_fields_are_kept_at_every_depth() -> None:
     wire = BY_TYPE["council_score_stream"].whole_wire | {"error": {"a": [None]}, "snake_case": 10**30}
     wire["finalScore"] = wire["finalScore"] | {"note": "kept"}
@@ -338,47 +344,6 @@ def test_an_open_object_that_was_spoilt_later() -> None:
     event.metadata["a"] = object()
     with pytest.raises(EventError, match="job_progress: cannot be JSON: "):
         event.encode()
-
-
-class TestIds:
-    def test_no_two_are_the_same_whatever_the_clock_does(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        readings = iter([5000.0, 5000.0, 5000.0, 5000.001, 4000.0, 5000.001])
-        monkeypatch.setattr(ids, "time", lambda: next(readings))
-        monkeypatch.setattr(ids, "_millisecond", 0)
-        assert [ids.unique_id("a") for _ in range(2)] == ["a_5000000", "a_5000000-2"]
-        assert ids.unique_id("b") == "b_5000000"
-        assert [ids.unique_id("a") for _ in range(3)] == ["a_5000001", "a_5000001-2", "a_5000001-3"]
-
-    def test_the_memory_of_one_millisecond_is_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(ids, "time", lambda: 5000.0)
-        monkeypatch.setattr(ids, "_millisecond", 0)
-        monkeypatch.setattr(ids, "_STEMS_MAX", 2)
-        assert [ids.unique_id(stem) for stem in "abab"] == ["a_5000000", "b_5000000", "a_5000001", "b_5000001"]
-
-    def test_from_many_threads(self) -> None:
-        given: list[str] = []
-
-        def draw() -> None:
-            given.extend([ids.unique_id("t") for _ in range(2000)])
-
-        threads = [threading.Thread(target=draw) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(set(given)) == 8000
-
-    def test_a_child_does_not_wait_for_a_thread_of_its_parent(self) -> None:
-        code = (
-            "import os, signal; from broker.events import ids\n"
-            "ids._lock.acquire()\n"
-            "child = os.fork()\n"
-            "if child == 0:\n"
-            "    signal.alarm(5); ids.unique_id('a'); os._exit(7)\n"
-            "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
-        )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
-        assert done.stdout == "7\n"
 
 
 def test_importing_loads_nothing_that_a_service_does_not_need() -> None:

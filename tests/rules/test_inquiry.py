@@ -146,6 +146,7 @@ def test_what_is_wrong_with_a_query() -> None:
     assert refused_query(CREATIVE) == "Missing required parameters: creativeId, content"
     assert refused_query(COUNCIL, **whole, features="x").startswith("features is not JSON: ")
     assert refused_query(COUNCIL, **whole, features="[" * 100_000).startswith("features is not JSON: ")
+    assert refused_query(COUNCIL, **whole, features="\ud800").startswith("features is not JSON: ")
     assert refused_query(COUNCIL, **whole, features="[]") == "features is not a JSON object"
     assert refused_query(COUNCIL, **whole, features="0") == "features is not a JSON object"
     assert refused_query(COUNCIL, **whole, userId="u" * 1025) == "userId has 1025 characters; at most 1024"
