@@ -22,13 +22,12 @@ class Census:
     """Counts who is here. Costs nothing until it is asked.
 
     Args:
-        connections, publishing: what the door and publishing over HTTP count, under the names that are shown.
+        others: what other parts count, by the name under which it is shown.
     """
 
     _hub: Hub
     _clientele: Clientele
-    _connections: Callable[[], Mapping[str, int]]
-    _publishing: Callable[[], Mapping[str, Any]]
+    _others: Mapping[str, Callable[[], Mapping[str, Any]]]
 
     def stats(self, clients_listed: int) -> Mapping[str, Any]:
         """The body of the answer, listing at most `clients_listed` clients of each transport."""
@@ -71,8 +70,7 @@ class Census:
                 "bytes": hub.bytes,
                 "endings": clientele.endings,
             },
-            "publishing": self._publishing(),
-            "connections": self._connections(),
+            **{name: statistics() for name, statistics in self._others.items()},
         }
 
 

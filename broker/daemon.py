@@ -102,7 +102,15 @@ async def run_daemon(effective: Effective, *, dev: bool, on_ready: Callable[[Rea
                 hub, clientele, ledger, config.clients, config.sse, config.evaluations, config.listen.cors_origins
             )
             publishing = Publishing(commands, config)
-            census = Census(hub, clientele, lambda: _connections(door), publishing.statistics)
+            census = Census(
+                hub,
+                clientele,
+                {
+                    "publishing": publishing.statistics,
+                    "evaluations": evaluations.statistics,
+                    "connections": lambda: _connections(door),
+                },
+            )
             web = WebServer(census, publishing, config.listen.cors_origins)
             door = Door(
                 config.listen,

@@ -12,6 +12,9 @@ Bounds: `evaluations.pending_max`; a page of `_PAGE_EVENTS` is read when the one
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 import attrs
 import msgspec
@@ -65,6 +68,8 @@ class EvaluationDoor:
     _bounds: Evaluations
     _cors_origins: tuple[str, ...]
     _complained_at: float = field(init=False, default=float("-inf"))
+    _started: Counter[str] = field(init=False, factory=Counter)
+    _refused: Counter[str] = field(init=False, factory=Counter)
 
     async def serve(self, visit: Visit, request: Request) -> bool:
         origin = (request.header(b"origin") or b"").decode("latin-1") or None
@@ -83,6 +88,10 @@ class EvaluationDoor:
             refused.headers.update(cors)
             raise
         return False
+
+    def statistics(self) -> Mapping[str, Any]:
+        """Since the start, by kind: evaluations that were started, and refused because too many were pending."""
+        return {"started": dict(self._started), "refusedPending": dict(self._refused)}
 
     async def _get(self, visit: Visit, request: Request, cors: dict[str, str]) -> None:
         """EventSource shows a page nothing but events: so what is wrong with a new request is one."""
@@ -147,7 +156,9 @@ class EvaluationDoor:
             pending_max=bounds.pending_max,
         )
         if not started:
+            self._refused[inquiry.kind] += 1
             raise _TooMany(f"{bounds.pending_max} evaluations are waiting or running, as many as may; try again later")
+        self._started[inquiry.kind] += 1
         return Watch(inquiry.kind, id, 0, False)
 
     async def _fail(self, visit: Visit, cors: dict[str, str], words: bytes) -> None:

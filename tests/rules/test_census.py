@@ -59,7 +59,9 @@ class FakeClientele:
 def stats(told: UpstreamStatistics = UPSTREAM) -> dict[str, Any]:
     clientele: Any = FakeClientele([])
     hub: Any = FakeParts(told)
-    found = dict(Census(hub, clientele, lambda: {"open": 5}, lambda: {"requests": 2}).stats(42))
+    found = dict(
+        Census(hub, clientele, {"publishing": lambda: {"requests": 2}, "connections": lambda: {"open": 5}}).stats(42)
+    )
     assert clientele.asked == [("sse", 42), ("websocket", 42)]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", found.pop("timestamp"))
     return found
@@ -124,6 +126,6 @@ def test_without_redis_it_is_degraded_since_a_time() -> None:
 
 def test_an_empty_house() -> None:
     hub: Any = Hub(_Upstream(UPSTREAM))  # type: ignore[arg-type]
-    found = Census(hub, Clientele(), dict, dict).stats(100)
+    found = Census(hub, Clientele(), {}).stats(100)
     assert (found["sse"]["clients"], found["websocket"]["totalConnections"]) == ([], 0)
     assert found["delivery"]["endings"] == {}

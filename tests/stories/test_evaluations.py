@@ -163,6 +163,10 @@ def test_as_many_as_may_wait_may_wait(redis_server: RedisServer, start_daemon: C
         with httpx.Client(trust_env=False) as http:
             refused = http.post(f"{daemon.url}{PATH}", json={"videoUrl": "a", "transcript": "b"})
             assert (refused.status_code, refused.headers["Retry-After"], refused.json()["detail"]) == (503, "5", why)
+        assert daemon.stats()["evaluations"] == {
+            "started": {"council_score": 1},
+            "refusedPending": {"council_score": 2},
+        }
 
 
 def test_a_handler_that_fails_is_told_without_its_secrets(
