@@ -64,13 +64,13 @@ class AsyncJob:
     ) -> None:
         failed = None if error is None else described(error, self._describe)
         try:
-            await self._step(lambda now: self._course.end(now, failed))
+            await self._step(lambda now: self._course.end(now, failed), urgent=True)
         finally:
             # Nothing is held any more, and it has no turn: it waits for its time.
             if self._timer is not None:
                 self._timer.cancel()
 
-    async def _step(self, step: Callable[[float], list[JobProgress]]) -> None:
+    async def _step(self, step: Callable[[float], list[JobProgress]], *, urgent: bool = False) -> None:
         publisher = self._publisher
         deadline = await publisher.deadline()
         try:
@@ -80,7 +80,7 @@ class AsyncJob:
             publisher.front.ledger.lost(BUSY, 1, busy(publisher.destination), channel=self.channel)
             return
         try:
-            await publisher.send_events(step, deadline, self.channel)
+            await publisher.send_events(step, deadline, self.channel, urgent=urgent)
         finally:
             self._turn.release()
 

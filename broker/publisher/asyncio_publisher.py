@@ -161,9 +161,14 @@ class AsyncPublisher:
         deadline: float,
         *,
         confirm: bool,
+        urgent: bool = False,
         channel: str = "",
     ) -> list[int] | None:
-        """Send what `check` makes, by `deadline`; how many received each, None where not all was taken."""
+        """Send what `check` makes, by `deadline`; how many received each, None where not all was taken.
+
+        Args:
+            urgent: ask Redis in a pause too, as with `confirm`: who asked to be told, or the end of a job.
+        """
         front = self.front
         batch = front.checked(check, count, confirm=confirm, channel=channel)
         if batch is None:
@@ -172,7 +177,7 @@ class AsyncPublisher:
             return []
         if self._is_closed:
             return front.settle(batch, CLOSED_OUTCOME, confirm=confirm)
-        if not front.admits(batch, confirm=confirm):
+        if not front.admits(batch, urgent=confirm or urgent):
             return None
         try:
             outcome = await self._exchange(batch, deadline)
@@ -182,10 +187,12 @@ class AsyncPublisher:
             raise
         return front.settle(batch, outcome, confirm=confirm)
 
-    async def send_events(self, step: Callable[[float], Sequence[Event]], deadline: float, channel: str) -> None:
+    async def send_events(
+        self, step: Callable[[float], Sequence[Event]], deadline: float, channel: str, *, urgent: bool
+    ) -> None:
         """Send what a step of a job makes, which may be nothing."""
         most = self.destination.event_max_bytes
-        await self.send(lambda: made(step, most), 1, deadline, confirm=False, channel=channel)
+        await self.send(lambda: made(step, most), 1, deadline, confirm=False, urgent=urgent, channel=channel)
 
     async def deadline(self) -> float:
         """When a call that begins now has to be over, by `time.monotonic`."""

@@ -39,9 +39,9 @@ class Front:
                 raise
             return None
 
-    def admits(self, batch: Sequence[Publication], *, confirm: bool) -> bool:
-        """Whether to try Redis now. Who asked to be told is never answered without asking Redis."""
-        if self.ledger.admits() or confirm:
+    def admits(self, batch: Sequence[Publication], *, urgent: bool) -> bool:
+        """Whether to try Redis now: also in a pause, where it is `urgent`."""
+        if self.ledger.admits() or urgent:
             return True
         self.ledger.lost(PAUSED, len(batch), channel=batch[0].channel)
         return False

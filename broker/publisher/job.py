@@ -1,8 +1,9 @@
 """`Job`: the progress of one job of a `Publisher`, as a `with` block.
 
 Laws: events of a job go out in order, whichever thread sends them; what is held back is sent by the
-publisher's timer, or by the next call if that is sooner. Nothing is raised into the block, and what it
-raises goes on. Bound: each call, with its wait for the timer's, takes at most the publisher's timeout.
+publisher's timer, or by the next call if that is sooner. The end is tried in a pause too. Nothing is
+raised into the block, and what it raises goes on. Bound: each call, with its wait for the timer's,
+takes at most the publisher's timeout.
 """
 
 from __future__ import annotations
@@ -79,14 +80,14 @@ class Job:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         failed = None if error is None else described(error, self._describe)
-        self._step(lambda now: self._course.end(now, failed))
+        self._step(lambda now: self._course.end(now, failed), urgent=True)
 
     def renew(self) -> None:
         """Called in a forked child: a lock of its own; what was held there is the parent's to send."""
         self._turn = threading.Lock()
         self._is_scheduled = False
 
-    def _step(self, step: Callable[[float], list[JobProgress]]) -> None:
+    def _step(self, step: Callable[[float], list[JobProgress]], *, urgent: bool = False) -> None:
         publisher = self._publisher
         deadline = publisher.deadline()
         turn = self._turn
@@ -94,7 +95,7 @@ class Job:
             publisher.front.ledger.lost(BUSY, 1, busy(publisher.destination), channel=self.channel)
             return
         try:
-            publisher.send_events(step, deadline, self.channel)
+            publisher.send_events(step, deadline, self.channel, urgent=urgent)
             due = self._course.due
             if due is not None and not self._is_scheduled:
                 self._is_scheduled = True

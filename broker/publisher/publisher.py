@@ -199,9 +199,14 @@ class Publisher:
         deadline: float,
         *,
         confirm: bool,
+        urgent: bool = False,
         channel: str = "",
     ) -> list[int] | None:
-        """Send what `check` makes, by `deadline`; how many received each, None where not all was taken."""
+        """Send what `check` makes, by `deadline`; how many received each, None where not all was taken.
+
+        Args:
+            urgent: ask Redis in a pause too, as with `confirm`: who asked to be told, or the end of a job.
+        """
         front = self.front
         batch = front.checked(check, count, confirm=confirm, channel=channel)
         if batch is None:
@@ -210,14 +215,16 @@ class Publisher:
             return []
         if self._pool.is_closed:
             return front.settle(batch, CLOSED_OUTCOME, confirm=confirm)
-        if not front.admits(batch, confirm=confirm):
+        if not front.admits(batch, urgent=confirm or urgent):
             return None
         return front.settle(batch, self._exchange(batch, deadline), confirm=confirm)
 
-    def send_events(self, step: Callable[[float], Sequence[Event]], deadline: float, channel: str) -> None:
+    def send_events(
+        self, step: Callable[[float], Sequence[Event]], deadline: float, channel: str, *, urgent: bool
+    ) -> None:
         """Send what a step of a job makes, which may be nothing."""
         most = self.destination.event_max_bytes
-        self.send(lambda: made(step, most), 1, deadline, confirm=False, channel=channel)
+        self.send(lambda: made(step, most), 1, deadline, confirm=False, urgent=urgent, channel=channel)
 
     def _exchange(self, batch: Sequence[Publication], deadline: float) -> Outcome:
         return self._pool.exchange(batch, deadline)

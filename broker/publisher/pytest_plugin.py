@@ -36,7 +36,7 @@ def published_events(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     def never_throttled(publisher: object, per_second: float) -> float:
         return 0.0
 
-    def always(front: Front, batch: Sequence[Publication], *, confirm: bool) -> bool:
+    def always(front: Front, batch: Sequence[Publication], *, urgent: bool) -> bool:
         return True
 
     # A TrioPublisher is a Publisher in threads.

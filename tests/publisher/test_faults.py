@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 import socket
@@ -160,6 +161,22 @@ def test_confirm_asks_redis_also_in_the_pause(kind: str, redis_server: RedisServ
         assert surface.publish("a", "1", confirm=True) == 0
         assert surface.publish("a", "1") is True
         assert surface.statistics().lost == {"unreachable": 1, "paused": 1}
+
+
+def test_the_end_of_a_job_asks_redis_also_in_the_pause(kind: str, redis_server: RedisServer) -> None:
+    with _surface(kind, redis_server.url, pause_seconds=60) as surface:
+        ears: list[RedisEar] = []
+
+        def come_back() -> None:
+            redis_server.start()
+            ears.append(RedisEar(redis_server.client()))
+
+        redis_server.kill()
+        surface.run_job("42", [("progress", 0.5), ("call", come_back), ("progress", 0.6)])
+        # What was held goes before it.
+        assert [json.loads(payload)["progress"] for _, payload in ears[0].hear(2)] == [0.6, 1.0]
+        ears[0].close()
+        assert surface.statistics().lost["unreachable"] >= 1
 
 
 def test_a_restart_between_two_events_costs_none(kind: str, redis_server: RedisServer) -> None:
