@@ -1,4 +1,4 @@
-"""Every code block of docs/publishing.md runs, against a real Redis with a real subscriber, or the daemon."""
+"""Every code block of docs/publishing.md, and of "Publish" in the README, runs: against a real Redis with a real subscriber, or the daemon."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ from tests.actors.redis_server import RedisServer
 from tests.publisher.surfaces import RedisEar
 
 _PAGE = Path(__file__).parents[2] / "docs" / "publishing.md"
+_README = _PAGE.parent.parent / "README.md"
 _EMBEDDED_URL = "redis://127.0.0.1:6399/0"
 
 
-def _blocks(heading: str) -> list[str]:
+def _blocks(heading: str, page: Path = _PAGE) -> list[str]:
     """The indented blocks under a heading, as a reader would paste them."""
-    section = re.split(r"^#+ ", _PAGE.read_text(), flags=re.MULTILINE)
+    section = re.split(r"^#+ ", page.read_text(), flags=re.MULTILINE)
     [text] = [part for part in section if part.partition("\n")[0] == heading]
     found = re.findall(r"(?:(?<=\n\n)|\A)((?:    .*\n|\n)+)", text.partition("\n")[2])
     return [textwrap.dedent(block).strip("\n") + "\n" for block in found if block.strip()]
@@ -249,3 +250,19 @@ def test_curl(redis_server: RedisServer, start_daemon: Callable[..., DaemonProce
     [(channel, event)] = _heard(ear, 1)
     assert (channel, event) == ("job_progress:42", {"type": "job_progress", "jobId": "42", "progress": 0.5})
     ear.close()
+
+
+def test_the_readme(ear: RedisEar, daemon: DaemonProcess) -> None:
+    python, shell = _blocks("Publish", _README)
+    _run(python).publisher.close()
+    events = [event for _, event in _heard(ear, None)]
+    assert [(event["status"], event["progress"]) for event in events] == [
+        ("processing", 0.5),
+        ("queued", 0),
+        ("processing", 0.6),
+        ("completed", 1),
+    ]
+    command = shell.replace("http://127.0.0.1:8000", daemon.url)
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=20, check=True)
+    assert json.loads(done.stdout) == {"published": 1}
+    assert _heard(ear, 1) == [("job_progress:42", {"type": "job_progress", "progress": 0.5})]
