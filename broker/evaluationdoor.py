@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-import attrs
 import msgspec
 import structlog
 import trio
@@ -31,7 +30,15 @@ from broker.cors import cors_headers, preflight_headers
 from broker.ending import COMPLETE
 from broker.errors import UpstreamError
 from broker.hub import Hub
-from broker.inquiry import Inquiry, InquiryRefused, Watch, inquiry_from_body, inquiry_from_query, watch_of
+from broker.inquiry import (
+    Inquiry,
+    InquiryRefused,
+    Watch,
+    example_of,
+    inquiry_from_body,
+    inquiry_from_query,
+    watch_of,
+)
 from broker.ledger.evaluation import OVER, Sight, new_id
 from broker.ledger.ledger import Ledger
 from broker.request import Request, RequestRefused, answer
@@ -46,6 +53,7 @@ _GATHER_SECONDS = 0.02
 # To a browser that reconnects with this id there is nothing more to say.
 _REFUSED_ID = "refused"
 _METHODS = "GET, POST"
+_GONE = "there is no such evaluation any more"
 # To whoever asks; why, and where Redis is, is for the log.
 _AWAY = "the daemon cannot reach Redis right now; try again in a moment"
 _COMPLAINT_SECONDS = 1.0
@@ -83,7 +91,9 @@ class EvaluationDoor:
             elif request.method == "POST":
                 await self._post(visit, request, cors)
             else:
-                raise RequestRefused(405, "evaluations are asked for with GET or POST", "Use GET.", {"Allow": _METHODS})
+                raise RequestRefused(
+                    405, f"{request.method} is not allowed here", "Use GET or POST.", {"Allow": _METHODS}
+                )
         except RequestRefused as refused:
             refused.headers.update(cors)
             raise
@@ -124,9 +134,7 @@ class EvaluationDoor:
             watch, user_id = await self._ask(visit, request)
             sight = await self._ledger.follow(watch.kind, watch.id, watch.offset, _PAGE_EVENTS)
         except InquiryRefused as refused:
-            raise RequestRefused(
-                400, str(refused), 'Send a JSON object such as {"videoUrl": "...", "transcript": "..."}.'
-            ) from None
+            raise RequestRefused(400, str(refused), f"Send {example_of(request.path)}.") from None
         except _TooMany as error:
             raise RequestRefused(503, str(error), "Try again later.", {"Retry-After": "5"}) from None
         except UpstreamError as error:
@@ -175,14 +183,15 @@ class EvaluationDoor:
         sight: Sight | None,
         user_id: str | None,
     ) -> None:
-        if watch.resumed and (sight is None or (sight.state == OVER and sight.offset <= watch.offset)):
+        if sight is None or watch.offset > sight.offset:
+            if watch.resumed and request.method == "GET":
+                # A status would end EventSource without a word.
+                await self._fail(visit, cors, failure(_GONE, id=_REFUSED_ID))
+                return
+            raise RequestRefused(404, _GONE, "Start one, or watch within evaluations.keep_seconds.")
+        if watch.resumed and sight.state == OVER and sight.offset == watch.offset:
             await visit.write(answer(204, b"", cors))
             return
-        if sight is None:
-            raise RequestRefused(
-                404, "there is no such evaluation (any more)", "Start one, or watch within evaluations.keep_seconds."
-            )
-        watch = attrs.evolve(watch, offset=min(watch.offset, sight.offset))
         visit.hand_over()
         client = Client(f"sse_{os.urandom(8).hex()}", "sse", user_id, visit.socket, self._clients)
         chunked = request.http_version == b"1.1"
@@ -216,7 +225,7 @@ class EvaluationDoor:
                     continue
                 # Redis may have put out the answer alone, where its memory was short.
                 if sight is None or (sight.offset > offset and not sight.events):
-                    stream.send(failure("there is no such evaluation any more", id=_REFUSED_ID))
+                    stream.send(failure(_GONE, id=_REFUSED_ID))
                     client.end(COMPLETE)
                     return
                 if sight.events:

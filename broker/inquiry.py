@@ -22,6 +22,7 @@ from broker.request import RequestRefused
 
 COUNCIL_SCORE = "council_score"
 CREATIVE_EVALUATION = "creative_evaluation"
+KINDS = (COUNCIL_SCORE, CREATIVE_EVALUATION)
 PATHS = {"/api/stream/council-score": COUNCIL_SCORE, "/api/stream/evaluate-creative": CREATIVE_EVALUATION}
 
 _REQUIRED = {COUNCIL_SCORE: ("videoUrl", "transcript"), CREATIVE_EVALUATION: ("creativeId", "content")}
@@ -111,6 +112,12 @@ def inquiry_from_body(path: str, body: bytes) -> Inquiry:
         raise InquiryRefused("the body is not a JSON object")
     user_id = given.pop("userId", None)
     return Inquiry(kind, _checked(kind, given), _checked_user(user_id))
+
+
+def example_of(path: str) -> str:
+    """A body that the endpoint takes."""
+    kind, _ = _endpoint(path)
+    return "a JSON object such as {" + ", ".join(f'"{name}": "..."' for name in _REQUIRED[kind]) + "}"
 
 
 def _endpoint(path: str) -> tuple[str, str]:

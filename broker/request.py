@@ -265,7 +265,9 @@ def _checked(request: Request, head_max_bytes: int) -> Request:
 
 def _head_too_large(head_max_bytes: int) -> RequestRefused:
     return RequestRefused(
-        431, f"the request head is larger than {head_max_bytes} bytes", "Send fewer or shorter headers."
+        431,
+        f"the request head is larger than {head_max_bytes} bytes",
+        "Send fewer or shorter headers and a shorter URL; long parameters go into the body of a POST.",
     )
 
 

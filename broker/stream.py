@@ -79,11 +79,9 @@ def _endpoint(path: str) -> Stream:
     endpoint, _, id = path.removeprefix(ROOT).lstrip("/").partition("/")
     type = _TYPE_OF_ENDPOINT.get(endpoint)
     if type is None or not id:
-        raise RequestRefused(
-            404,
-            f"no stream at {path[:200]!a}",
-            "Streams: " + ", ".join(f"{ROOT}/{name}/<id>" for name in _TYPE_OF_ENDPOINT) + f", {ROOT}?channel=<name>.",
-        )
+        streams = [f"{ROOT}/{name}/<id>" for name in _TYPE_OF_ENDPOINT]
+        streams += [f"{ROOT}/council-score", f"{ROOT}/evaluate-creative", f"{ROOT}?channel=<name>"]
+        raise RequestRefused(404, f"no stream at {path[:200]!a}", f"Streams: {', '.join(streams)}.")
     return Stream((Channel.from_name(f"{type}:{id}"),), endpoint in _FINITE_ENDPOINTS)
 
 

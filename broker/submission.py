@@ -60,7 +60,9 @@ class Origin:
     def check(self, cors_origins: Collection[str]) -> None:
         """Raises RequestRefused where whoever sends it is not known to be on this machine."""
         if not (_is_loopback(self.peer) and _is_loopback(self.local)):
-            raise _forbidden(f"publishing over HTTP is for this machine only, and {self.peer} is another")
+            raise _forbidden(
+                f"publishing over HTTP is for loopback only, and this comes from {self.peer} to {self.local}"
+            )
         for name in _FORWARDED:
             if name in self.headers:
                 raise _forbidden(f"publishing over HTTP is for this machine only, and a proxy forwards this ({name})")
@@ -145,7 +147,7 @@ def _bad(where: str, what: str) -> RequestRefused:
 
 
 def _forbidden(why: str) -> RequestRefused:
-    return RequestRefused(403, why, "Publish from the daemon's own machine, or through Redis.")
+    return RequestRefused(403, why, "Publish on the daemon's own machine, to 127.0.0.1 or localhost, or through Redis.")
 
 
 def _is_loopback(address: str | None) -> bool:

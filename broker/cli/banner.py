@@ -13,6 +13,7 @@ from broker.config.address import Address
 from broker.config.names import variable
 from broker.config.secret import mask_url
 from broker.daemon import Ready
+from broker.events import JobProgress
 
 _CHANNEL = "job_progress:42"
 _EVENT = '{"type":"job_progress","jobId":"42","progress":0.5}'
@@ -80,7 +81,16 @@ def _is_masked(ready: Ready) -> bool:
     return mask_url(_service_url(ready)) != _service_url(ready)
 
 
+def _event(ready: Ready) -> str:
+    """A line to paste that arrives."""
+    if ready.config.declared_types["job_progress"].validate != "event":
+        return _EVENT
+    event = JobProgress(job_id="42", status="processing", stage="rendering", progress=0.5, message="half way")
+    return event.encode().decode()
+
+
 def _publishing(ready: Ready) -> list[str]:
+    event = _event(ready)
     prefix = ready.config.redis.channel_prefix
     channel = prefix + _CHANNEL
     shown = mask_url(_service_url(ready))
@@ -94,13 +104,13 @@ def _publishing(ready: Ready) -> list[str]:
     else:
         cli = f"redis-cli -u {quote(shown)}"
     return [
-        f"  {environment}{_program()} pub --redis {quote(shown)} {_CHANNEL} '{_EVENT}'",
-        f"  {cli} PUBLISH {quote(channel)} '{_EVENT}'",
+        f"  {environment}{_program()} pub --redis {quote(shown)} {_CHANNEL} '{event}'",
+        f"  {cli} PUBLISH {quote(channel)} '{event}'",
         f"  {_near(sys.executable)}   (any Python with redis-py), and there:",
         # Python takes no margin.
         "import redis",
         f"r = redis.Redis.from_url({shown!r})",
-        f"r.publish({channel!r}, {_EVENT!r})",
+        f"r.publish({channel!r}, {event!r})",
     ]
 
 

@@ -11,6 +11,8 @@ MASK = "***"
 _SHOWN_CHARACTERS = 80
 # A value goes on until the next `&name=`, so that a raw & inside a password takes nothing of it outside.
 _QUERY_SECRET = re.compile(r"([?&][\w-]*(?:password|secret|token)[\w-]*=).*?(?=&[a-z_]+=|$)", re.IGNORECASE | re.DOTALL)
+# What is often written where a URL should be, and can be no password.
+_HOST_AND_PORT = re.compile(r"(?:localhost|[0-9]{1,3}(?:\.[0-9]{1,3}){3}):[0-9]{1,5}")
 _LOOKS_SECRET = re.compile(r"://|:.*@", re.DOTALL)
 
 
@@ -22,9 +24,11 @@ def mask_url(url: str) -> str:
     parsed as a URL, because a password with a raw `/ ? # @` in it would be cut in the middle.
 
     Returns:
-        `***` for what is no URL at all; the empty text for the empty text.
+        `***` for what is no URL at all, but `localhost:6379` as it is; the empty text for the empty text.
     """
     scheme, separator, rest = url.partition("://")
+    if not separator and _HOST_AND_PORT.fullmatch(url):
+        return url
     if not separator:
         return MASK + url[url.rindex("@") :] if "@" in url else MASK if url else ""
     masked = _QUERY_SECRET.sub(rf"\1{MASK}", rest)

@@ -62,9 +62,11 @@ class Assignment:
         """As `Answer.send`. Waits while `BUFFER_EVENTS` wait for Redis.
 
         Raises:
-            EventError: it is larger than the daemon delivers.
+            EventError: it is no event, or larger than the daemon delivers.
             EvaluationError: it is one too many.
         """
+        if not isinstance(event, Event):
+            raise EventError(f"send takes an event of broker.events, not {type(event).__name__}")
         data = event.encode()
         if len(data) > EVENT_MAX_BYTES:
             raise EventError(f"an event of {len(data)} bytes; at most {EVENT_MAX_BYTES}")
@@ -80,7 +82,9 @@ class Assignment:
     async def run(self) -> None:
         """Have it answered, and say how it ended. Cancelled, it is given back."""
         taken = self._taken
+        begun_at = trio.current_time()
         is_over = False
+        log.info("evaluation taken", evaluation=taken.id, kind=taken.kind, attempt=taken.attempt, deaths=taken.deaths)
         try:
             if taken.deaths > DEATHS_MAX:
                 name, body = _failure("the evaluation was given up: every worker that took it died")
@@ -99,8 +103,13 @@ class Assignment:
             if not is_over and trio.current_effective_deadline() == -math.inf:
                 with trio.move_on_after(_RELEASE_SECONDS, shield=True):
                     await self._release()
+                    log.info("evaluation given back", evaluation=taken.id, kind=taken.kind)
         if not self._is_ours:
             log.warning("evaluation lost: ended elsewhere, or taken over", evaluation=taken.id)
+            return
+        why = {} if name == "complete" else {"why": msgspec.json.decode(body)["error"]}
+        seconds = round(trio.current_time() - begun_at, 1)
+        log.info("evaluation ended", evaluation=taken.id, kind=taken.kind, how=name, seconds=seconds, **why)
 
     async def _answer(self) -> tuple[str, bytes]:
         """Call the handler. Returns the name and the body of the last event."""

@@ -16,7 +16,7 @@ class EvaluationRequest:
 
     Args:
         id: unique; its channel is `<kind>:<id>`.
-        kind: `council_score`, `creative_evaluation`, or a kind of your own.
+        kind: `council_score` or `creative_evaluation`.
         parameters: what the client sent, decoded: names as on the wire (`videoUrl`, `transcript`).
         attempt: 1, or 2 where another worker died with it.
     """

@@ -16,9 +16,10 @@ import trio
 from attrs import Factory, define
 
 from broker.config.sections import Redis
-from broker.errors import UpstreamError
+from broker.errors import ConfigError, Problem, UpstreamError
 from broker.evaluation.assignment import BEAT_SECONDS, Assignment
 from broker.evaluation.handler import Handler
+from broker.inquiry import KINDS
 from broker.ledger.evaluation import Taken
 from broker.ledger.ledger import Ledger
 from broker.upstream.commands import CommandLink
@@ -51,7 +52,13 @@ async def serve(
         channel_prefix: as the daemon's `redis.channel_prefix`.
         concurrency: evaluations of each kind at once.
         lease_seconds: another worker takes over when this one has been silent for so long.
+
+    Raises:
+        ConfigError: a kind that daemons do not ask for, or no handler at all.
     """
+    if not handlers or not set(handlers) <= set(KINDS):
+        named = ", ".join(map(repr, handlers)) or "none"
+        raise ConfigError([Problem("handlers", f"the kinds are {' and '.join(KINDS)}, not {named}")])
     section = Redis(url=redis_url, channel_prefix=channel_prefix)
     name = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(3).hex()}"
     stopping = trio.Event() if stopping is None else stopping

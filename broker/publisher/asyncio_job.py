@@ -77,7 +77,7 @@ class AsyncJob:
             async with asyncio.timeout(publisher.destination.timeout_seconds):
                 await self._turn.acquire()
         except TimeoutError:
-            publisher.front.ledger.lost(BUSY, 1, busy(publisher.destination), channel=self.channel)
+            publisher.front.tally.lost(BUSY, 1, busy(publisher.destination), channel=self.channel)
             return
         try:
             await publisher.send_events(step, deadline, self.channel, urgent=urgent)

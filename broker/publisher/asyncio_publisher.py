@@ -23,8 +23,8 @@ from broker.publisher.destination import MIB, Destination
 from broker.publisher.exchange import CANCELLATION, CLOSED_OUTCOME, Outcome
 from broker.publisher.fork import renew_after_fork
 from broker.publisher.front import Front
-from broker.publisher.publication import Item, Payload, Publication, made, publication, publications
-from broker.publisher.statistics import Ledger, Statistics
+from broker.publisher.publication import Item, Payload, Publication, listed, made, publication, publications
+from broker.publisher.statistics import Statistics, Tally
 
 if TYPE_CHECKING:
     from broker.events import Event
@@ -71,7 +71,7 @@ class AsyncPublisher:
 
     def renew(self) -> None:
         """Called in a forked child: a loop of the parent's is none of the child's."""
-        self.front = Front(self.destination, Ledger(self.destination.shown, Circuit(self.destination.pause_seconds)))
+        self.front = Front(self.destination, Tally(self.destination.shown, Circuit(self.destination.pause_seconds)))
         self._pools = WeakKeyDictionary()
         self._lock = threading.Lock()
 
@@ -106,10 +106,10 @@ class AsyncPublisher:
 
     async def publish_many(self, items: Iterable[Item], *, confirm: bool = False) -> bool | list[int]:
         """As `Publisher.publish_many`."""
-        listed = list(items)
+        found, count = listed(items)
         receivers = await self.send(
-            lambda: publications(listed, self.destination.event_max_bytes),
-            len(listed),
+            lambda: publications(found, self.destination.event_max_bytes),
+            count,
             await self.deadline(),
             confirm=confirm,
         )
@@ -131,11 +131,11 @@ class AsyncPublisher:
         from broker.publisher.asyncio_job import AsyncJob
         from broker.publisher.course import Course
 
-        return AsyncJob(self, Course(str(job_id), stage, message, metadata, self._interval(per_second)), describe)
+        return AsyncJob(self, Course(job_id, stage, message, metadata, self._interval(per_second)), describe)
 
     def statistics(self) -> Statistics:
         """What was published and lost since the publisher was made, or since the fork."""
-        return self.front.ledger.statistics()
+        return self.front.tally.statistics()
 
     async def aclose(self) -> None:
         """Close this loop's connections and tell what is untold; those of other loops close with their loop."""
@@ -146,7 +146,7 @@ class AsyncPublisher:
             pool.is_closed = True
             if loop is asyncio.get_running_loop():
                 await pool.aclose()
-        self.front.ledger.close()
+        self.front.tally.close()
 
     async def __aenter__(self) -> AsyncPublisher:
         return self
@@ -183,7 +183,7 @@ class AsyncPublisher:
             outcome = await self._exchange(batch, deadline)
         except asyncio.CancelledError:
             # Whoever cancelled knows; it is only counted.
-            front.ledger.lost(CANCELLATION.reason, len(batch), CANCELLATION.why, told=True)
+            front.tally.lost(CANCELLATION.reason, len(batch), CANCELLATION.why, told=True)
             raise
         return front.settle(batch, outcome, confirm=confirm)
 

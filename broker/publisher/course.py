@@ -28,6 +28,11 @@ def failure(error: BaseException) -> str:
     return f"failed: {type(error).__name__}"
 
 
+def _id(job_id: object) -> str:
+    # None, as of a task that was called directly, is no id: its events are refused.
+    return "" if job_id is None else str(job_id)
+
+
 @define(eq=False)
 class Course:
     """One job. Each step returns the events to send now, in order; none, where its event is held.
@@ -36,7 +41,7 @@ class Course:
         EventError: a value that a `job_progress` event cannot have, or a step at the wrong time.
     """
 
-    job_id: str
+    job_id: str = field(converter=_id)
     _stage: str
     _message: str
     _metadata: Mapping[str, Any] | None

@@ -13,15 +13,15 @@ from broker.errors import ChannelError, EventError, PublishError
 from broker.publisher.destination import Destination
 from broker.publisher.exchange import Outcome, Refusal
 from broker.publisher.publication import Publication
-from broker.publisher.statistics import INVALID, PAUSED, REFUSED, Ledger
+from broker.publisher.statistics import INVALID, PAUSED, REFUSED, UNANSWERED, Tally
 
 
 @define(eq=False)
 class Front:
-    """The rules of one publisher, around its ledger. Synchronous; never waits."""
+    """The rules of one publisher, around its tally. Synchronous; never waits."""
 
     destination: Destination
-    ledger: Ledger
+    tally: Tally
 
     def checked(
         self, check: Callable[[], list[Publication]], count: int, *, confirm: bool, channel: str = ""
@@ -34,16 +34,19 @@ class Front:
         try:
             return check()
         except (ChannelError, EventError) as error:
-            self.ledger.lost(INVALID, count, str(error), channel=channel, told=confirm)
-            if confirm:
-                raise
-            return None
+            refusal: ChannelError | EventError = error
+        except Exception as error:  # whatever an object of the caller's raises while it is looked at
+            refusal = EventError(f"what was given cannot be published: {type(error).__name__}: {error}")
+        self.tally.lost(INVALID, count, str(refusal), channel=channel, told=confirm)
+        if confirm:
+            raise refusal
+        return None
 
     def admits(self, batch: Sequence[Publication], *, urgent: bool) -> bool:
         """Whether to try Redis now: also in a pause, where it is `urgent`."""
-        if self.ledger.admits() or urgent:
+        if self.tally.admits() or urgent:
             return True
-        self.ledger.lost(PAUSED, len(batch), channel=batch[0].channel)
+        self.tally.lost(PAUSED, len(batch), channel=batch[0].channel)
         return False
 
     def settle(self, batch: Sequence[Publication], outcome: Outcome, *, confirm: bool) -> list[int] | None:
@@ -57,28 +60,33 @@ class Front:
         """
         receivers = [answer for answer in outcome.answers if isinstance(answer, int)]
         if receivers:
-            self.ledger.published(len(receivers))
+            self.tally.published(len(receivers))
         elif outcome.answers:
-            self.ledger.answered()
+            self.tally.answered()
         problems: list[tuple[str, str]] = []
         for publication, answer in zip(batch, outcome.answers, strict=False):
             if isinstance(answer, Refusal):
                 why = f"Redis at {self.destination.shown} refused: {answer.text}"
-                self.ledger.lost(REFUSED, 1, why, channel=publication.channel, told=confirm)
+                self.tally.lost(REFUSED, 1, why, channel=publication.channel, told=confirm)
                 problems.append((publication.channel, why))
         rest = batch[len(outcome.answers) :]
         if outcome.breakdown is not None and rest:
             reason, why = outcome.breakdown.reason, outcome.breakdown.why
-            self.ledger.lost(reason, len(rest), why, channel=rest[0].channel, told=confirm)
+            self.tally.lost(reason, len(rest), why, channel=rest[0].channel, told=confirm)
             problems.append((rest[0].channel, why))
         if not problems:
             return receivers
         if confirm:
-            raise PublishError(_told(problems[0], len(batch), len(receivers)))
+            may_have_arrived = outcome.breakdown is not None and outcome.breakdown.reason == UNANSWERED
+            raise PublishError(_told(problems[0], len(batch), len(receivers), may_have_arrived))
         return None
 
 
-def _told(problem: tuple[str, str], asked: int, taken: int) -> str:
+def _told(problem: tuple[str, str], asked: int, taken: int, may_have_arrived: bool) -> str:
     channel, why = problem
+    if may_have_arrived and asked == 1:
+        return f"{channel}: {why} (it may have arrived)"
+    if may_have_arrived:
+        return f"{channel}: {why} ({taken} of {asked} events were confirmed; the others may have arrived)"
     of = "" if asked == 1 else f" ({taken} of {asked} events were taken)"
     return f"{channel}: {why}{of}"

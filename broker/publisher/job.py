@@ -92,7 +92,7 @@ class Job:
         deadline = publisher.deadline()
         turn = self._turn
         if not turn.acquire(timeout=publisher.destination.timeout_seconds):
-            publisher.front.ledger.lost(BUSY, 1, busy(publisher.destination), channel=self.channel)
+            publisher.front.tally.lost(BUSY, 1, busy(publisher.destination), channel=self.channel)
             return
         try:
             publisher.send_events(step, deadline, self.channel, urgent=urgent)

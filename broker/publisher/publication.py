@@ -91,6 +91,15 @@ def publications(items: Iterable[Item], event_max_bytes: int) -> list[Publicatio
     return batch
 
 
+def listed(items: Any) -> tuple[Any, int]:
+    """The items as a list, and how many. What cannot be listed stays as it is, to be refused when it is checked."""
+    try:
+        found = list(items)
+    except Exception:
+        return items, 1
+    return found, len(found)
+
+
 def made(step: Callable[[float], Sequence[Event]], event_max_bytes: int) -> list[Publication]:
     """What a step of a job makes now, encoded.
 

@@ -20,8 +20,8 @@ from broker.publisher.exchange import CLOSED_OUTCOME, Outcome
 from broker.publisher.fork import renew_after_fork
 from broker.publisher.front import Front
 from broker.publisher.pool import Pool
-from broker.publisher.publication import Item, Payload, Publication, made, publication, publications
-from broker.publisher.statistics import Ledger, Statistics
+from broker.publisher.publication import Item, Payload, Publication, listed, made, publication, publications
+from broker.publisher.statistics import Statistics, Tally
 from broker.publisher.timer import Timer
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Publisher:
         renew_after_fork(self)
 
     def _start(self) -> None:
-        self.front = Front(self.destination, Ledger(self.destination.shown, Circuit(self.destination.pause_seconds)))
+        self.front = Front(self.destination, Tally(self.destination.shown, Circuit(self.destination.pause_seconds)))
         self._pool = Pool(self.destination)
         self.timer = Timer()
 
@@ -143,12 +143,12 @@ class Publisher:
 
         Concurrency: as `publish`.
         """
-        return self.publish_many_by(self.deadline(), list(items), confirm=confirm)
+        return self.publish_many_by(self.deadline(), *listed(items), confirm=confirm)
 
-    def publish_many_by(self, deadline: float, items: Sequence[Item], *, confirm: bool) -> bool | list[int]:
-        """`publish_many`, with the time that is left given by whoever has waited already."""
+    def publish_many_by(self, deadline: float, items: Sequence[Item], count: int, *, confirm: bool) -> bool | list[int]:
+        """`publish_many` of what is `listed`, with the time that is left given by whoever has waited already."""
         receivers = self.send(
-            lambda: publications(items, self.destination.event_max_bytes), len(items), deadline, confirm=confirm
+            lambda: publications(items, self.destination.event_max_bytes), count, deadline, confirm=confirm
         )
         if confirm and receivers is not None:
             return receivers
@@ -175,16 +175,16 @@ class Publisher:
         from broker.publisher.course import Course
         from broker.publisher.job import Job
 
-        return Job(self, Course(str(job_id), stage, message, metadata, self._interval(per_second)), describe)
+        return Job(self, Course(job_id, stage, message, metadata, self._interval(per_second)), describe)
 
     def statistics(self) -> Statistics:
         """What was published and lost since the publisher was made, or since the fork."""
-        return self.front.ledger.statistics()
+        return self.front.tally.statistics()
 
     def close(self) -> None:
         """Close what is open and tell what is untold. What is published afterwards is lost, and counted."""
         self._pool.close()
-        self.front.ledger.close()
+        self.front.tally.close()
 
     def __enter__(self) -> Publisher:
         return self

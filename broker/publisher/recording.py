@@ -20,7 +20,7 @@ from broker.publisher.front import Front
 from broker.publisher.pool import Pool
 from broker.publisher.publication import Publication
 from broker.publisher.publisher import Publisher
-from broker.publisher.statistics import UNREACHABLE, Ledger
+from broker.publisher.statistics import UNREACHABLE, Tally
 from broker.publisher.timer import Timer
 
 
@@ -121,7 +121,7 @@ class RecordingPublisher(Publisher):
 
     def _start(self) -> None:
         # No pause after a failure: `recover` means now.
-        self.front = Front(self.destination, Ledger(self.destination.shown, Circuit(0.0)))
+        self.front = Front(self.destination, Tally(self.destination.shown, Circuit(0.0)))
         self._pool = Pool(self.destination)
         self.timer = Timer()
 

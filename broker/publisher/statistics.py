@@ -69,7 +69,7 @@ class _Quiet:
 
 
 @define(eq=False)
-class Ledger:
+class Tally:
     """The counts of one publisher. Safe in threads; never waits but for its own short lock."""
 
     _where: str

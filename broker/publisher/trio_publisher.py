@@ -21,7 +21,7 @@ import trio
 from attrs import define, field
 
 from broker.publisher.destination import MIB, Destination
-from broker.publisher.publication import Item, Payload
+from broker.publisher.publication import Item, Payload, listed
 from broker.publisher.publisher import Publisher
 from broker.publisher.statistics import CANCELLED, Statistics
 
@@ -94,10 +94,10 @@ class TrioPublisher:
 
     async def publish_many(self, items: Iterable[Item], *, confirm: bool = False) -> bool | list[int]:
         """As `Publisher.publish_many`."""
-        listed = list(items)
+        found, count = listed(items)
         deadline = await self._deadline()
         return await self._in_thread(
-            partial(self._publisher.publish_many_by, deadline, listed, confirm=confirm), len(listed)
+            partial(self._publisher.publish_many_by, deadline, found, count, confirm=confirm), count
         )
 
     def job(
@@ -155,7 +155,7 @@ class TrioPublisher:
             return await trio.to_thread.run_sync(run, limiter=limiter, abandon_on_cancel=True)
         except trio.Cancelled:
             if claim.acquire(blocking=False):
-                self._publisher.front.ledger.lost(CANCELLED, count, told=True)
+                self._publisher.front.tally.lost(CANCELLED, count, told=True)
             raise
 
 

@@ -69,8 +69,11 @@ class CommandLink:
             try:
                 connection = await RedisConnection.open(self._section)
             except UpstreamError as error:
+                if str(error) != self._why_away:
+                    log.warning("commands wait for Redis", why=str(error))
                 self._why_away = str(error)
             else:
+                self._why_away = ""
                 attempts = 0
                 try:
                     await self._converse(connection)

@@ -100,10 +100,10 @@ class TalkingWorker:
         return line
 
     def rest(self) -> list[str]:
-        """What it said besides, to its end. Only of one that has ended."""
+        """What it said besides, to its end, without its log. Only of one that has ended."""
         while self._read(LINE_SECONDS):
             pass
-        return list(self._lines)
+        return [line for line in self._lines if line.startswith(("took", "cancelled", "done"))]
 
     def _read(self, seconds: float) -> bool:
         assert self.process.stdout is not None

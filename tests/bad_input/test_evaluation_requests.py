@@ -244,8 +244,8 @@ PATHS = {
     "events": (COUNCIL + b"/" + NOBODY.encode() + b":events", f"'{NOBODY}:events' is no evaluation's id"),
     "crlf": (COUNCIL + b"/%0d%0aX-Injected:%201", "'\\r\\nX-Injected: 1' is no evaluation's id"),
     "nul": (COUNCIL + b"/%00", "'\\x00' is no evaluation's id"),
-    "nobody": (COUNCIL + b"/" + NOBODY.encode(), "there is no such evaluation (any more)"),
-    "nobody-escaped": (COUNCIL + b"%2F" + NOBODY.encode(), "there is no such evaluation (any more)"),
+    "nobody": (COUNCIL + b"/" + NOBODY.encode(), "there is no such evaluation any more"),
+    "nobody-escaped": (COUNCIL + b"%2F" + NOBODY.encode(), "there is no such evaluation any more"),
 }
 
 
@@ -271,12 +271,22 @@ def test_a_last_event_id_of_another_evaluation(port: int) -> None:
 
 
 @pytest.mark.parametrize("ask", [get, lambda path, line: post(path, GOOD, line)], ids=["get", "post"])
-def test_a_last_event_id_that_there_is_nothing_behind(port: int, over: str, ask: Any) -> None:
-    """Unknown, of the other kind, or at its end: the browser is told to stay away, at once."""
-    no_content(port, ask(COUNCIL, f"Last-Event-ID: {NOBODY}:0".encode()))
-    no_content(port, ask(CREATIVE, f"Last-Event-ID: {over}:0".encode()))
+def test_a_last_event_id_at_the_end(port: int, over: str, ask: Any) -> None:
+    """The browser has all of it, and is told to stay away."""
     no_content(port, ask(COUNCIL, f"Last-Event-ID: {over}:2".encode()))
-    no_content(port, ask(COUNCIL, f"Last-Event-ID: {over}:{'9' * 15}".encode()))
+
+
+def test_a_last_event_id_of_what_is_not_there(port: int, over: str) -> None:
+    """Unknown, of the other kind, beyond the end, or beyond what there is yet: told so, never just silence."""
+    for path, last in (
+        (COUNCIL, f"{NOBODY}:0"),
+        (CREATIVE, f"{over}:0"),
+        (COUNCIL, f"{over}:3"),
+        (COUNCIL, f"{begun(port)}:1"),
+    ):
+        line = f"Last-Event-ID: {last}".encode()
+        assert failed(port, get(path, line)) == ("refused", "there is no such evaluation any more")
+        assert refused(port, post(path, GOOD, line), 404) == "there is no such evaluation any more"
 
 
 @pytest.mark.parametrize("ask", [get, lambda path, line: post(path, GOOD, line)], ids=["get", "post"])
@@ -287,22 +297,6 @@ def test_a_last_event_id_inside_goes_on_behind_it(port: int, over: str, ask: Any
         assert hello["id"] == f"{over}:1"
         assert end == {"id": f"{over}:2", "event": "complete", "data": '{"type":"complete"}'}
         assert client.read_to_end() == b"0\r\n\r\n"
-
-
-@pytest.mark.parametrize("ask", [get, lambda path, line: post(path, GOOD, line)], ids=["get", "post"])
-def test_a_last_event_id_beyond_what_there_is_yet(port: int, redis: RedisServer, ask: Any) -> None:
-    """It gets what comes next, not nothing for ever."""
-    id = begun(port)
-    with RawClient.connect(port) as client:
-        client.send(ask(COUNCIL, f"Last-Event-ID: {id}:{'9' * 15}".encode()))
-        (hello,) = blocks(client, 1)
-        assert hello["id"] == f"{id}:0"
-        prefix = "broker:{council_score}:"
-        keys = (f"{prefix}requests", f"{prefix}{id}", f"{prefix}{id}:events")
-        with redis.client() as commands:
-            assert commands.eval(APPEND.text, 3, *keys, 0, 0, f"council_score:{id}", "complete", b"{}") == 1
-        size = int(client.read_until(b"\r\n"), 16)
-        assert client.read(size).decode() == f"id: {id}:1\nevent: complete\ndata: {{}}\n\n"
 
 
 def test_an_answer_that_redis_lost_ends_and_does_not_spin(port: int, over: str, redis: RedisServer) -> None:

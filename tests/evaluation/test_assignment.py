@@ -11,8 +11,8 @@ import trio
 from attrs import Factory, define
 from trio.testing import MockClock
 
-from broker.errors import EvaluationError, EventError, UpstreamError
-from broker.evaluation import Answer, EvaluationRequest
+from broker.errors import ConfigError, EvaluationError, EventError, UpstreamError
+from broker.evaluation import Answer, EvaluationRequest, serve
 from broker.evaluation.assignment import BUFFER_EVENTS, Assignment
 from broker.evaluation.handler import Handler
 from broker.events import CouncilScoreStream
@@ -223,6 +223,24 @@ async def test_an_event_that_the_daemon_would_drop_is_refused(autojump_clock: Mo
     ledger = ScriptedLedger()
     await assignment(ledger, shout).run()
     assert ledger.published == ["complete"]
+
+
+@pytest.mark.parametrize("what", ["hello", {"type": "x"}, None])
+async def test_what_is_no_event_is_refused(autojump_clock: MockClock, what: Any) -> None:
+    async def mumble(request: EvaluationRequest, answer: Answer) -> Mapping[str, Any]:
+        with pytest.raises(EventError, match=r"^send takes an event of broker\.events, not "):
+            await answer.send(what)
+        return {}
+
+    ledger = ScriptedLedger()
+    await assignment(ledger, mumble).run()
+    assert ledger.published == ["complete"]
+
+
+@pytest.mark.parametrize("kinds", [[], ["council_score", "council-score"]])
+async def test_a_kind_that_no_daemon_asks_for_is_refused(kinds: list[str]) -> None:
+    with pytest.raises(ConfigError, match="handlers: the kinds are council_score and creative_evaluation, not "):
+        await serve(dict.fromkeys(kinds, talk), "redis://127.0.0.1:1/0")
 
 
 async def test_there_is_an_end_to_what_may_be_said(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:

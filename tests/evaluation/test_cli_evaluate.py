@@ -88,7 +88,7 @@ async def worker(*arguments: str, **variables: str) -> AsyncIterator[tuple[trio.
                 await process.wait()
             if scope.cancelled_caught:
                 process.kill()
-    assert (process.returncode, b'"error"' in errors) == (0, False), errors.decode()
+    assert (process.returncode, b'"level": "error"' in errors) == (0, False), errors.decode()
 
 
 async def stream(url: str, path: str, parameters: dict[str, str]) -> list[tuple[str, dict[str, Any]]]:

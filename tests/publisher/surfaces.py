@@ -43,7 +43,7 @@ class Sync:
 
     def run_job(self, job_id: object, steps: list[Step], **options: Any) -> None:
         with self.publisher.job(job_id, **options) as job:
-            assert job.channel == f"job_progress:{job_id}"
+            assert job.channel == f"job_progress:{'' if job_id is None else job_id}"
             for verb, *arguments in steps:
                 if verb == "wait":
                     time.sleep(*arguments)
@@ -82,7 +82,7 @@ class Async:
     def run_job(self, job_id: object, steps: list[Step], **options: Any) -> None:
         async def body() -> None:
             async with self.publisher.job(job_id, **options) as job:
-                assert job.channel == f"job_progress:{job_id}"
+                assert job.channel == f"job_progress:{'' if job_id is None else job_id}"
                 for verb, *arguments in steps:
                     if verb == "wait":
                         await self.sleep(*arguments)

@@ -150,6 +150,31 @@ def test_one_that_is_wrong_refuses_the_batch(both: tuple[Surface, Ear]) -> None:
     assert ear.hear(0) == []
 
 
+class _Trap(dict[str, object]):
+    """A mapping that raises when it is looked at."""
+
+    def get(self, *_: object) -> object:
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize("items", [None, 5, [("a", _Trap())]], ids=["none", "number", "trap"])
+def test_nothing_that_is_given_raises(both: tuple[Surface, Ear], items: Any) -> None:
+    surface, ear = both
+    assert surface.publish_many(items) is False
+    with pytest.raises(EventError, match="what was given cannot be published: "):
+        surface.publish_many(items, confirm=True)
+    assert surface.statistics().lost == {"invalid": 2}
+    assert ear.hear(0) == []
+
+
+def test_a_job_without_an_id_publishes_nothing(both: tuple[Surface, Ear]) -> None:
+    """As of a Celery task that was called directly."""
+    surface, ear = both
+    surface.run_job(None, [])
+    assert ear.hear(0) == []
+    assert surface.statistics().lost_total > 0
+
+
 def test_a_closed_publisher_loses_and_says_so(both: tuple[Surface, Ear]) -> None:
     surface, ear = both
     assert surface.publish("a", "1") is True

@@ -152,6 +152,20 @@ def test_a_redis_that_is_not_there(kind: str, caplog: pytest.LogCaptureFixture) 
     assert re.fullmatch(rf"closed while {re.escape(shown)} was away; 1 events were lost in \d\.\d s", ended)
 
 
+def test_what_may_have_arrived_is_not_called_lost(kind: str, redis_server: RedisServer) -> None:
+    with _surface(kind, redis_server.url) as surface:
+        assert surface.publish("a", "1") is True
+        redis_server.freeze()
+        with pytest.raises(PublishError, match=r"did not answer: .* \(it may have arrived\)$"):
+            surface.publish("a", "1", confirm=True)
+        redis_server.thaw()
+        _until_published(surface)
+        redis_server.freeze()
+        with pytest.raises(PublishError, match=r"\(0 of 2 events were confirmed; the others may have arrived\)$"):
+            surface.publish_many([("a", "1"), ("a", "2")], confirm=True)
+        redis_server.thaw()
+
+
 def test_confirm_asks_redis_also_in_the_pause(kind: str, redis_server: RedisServer) -> None:
     redis_server.kill()
     with _surface(kind, redis_server.url, pause_seconds=60) as surface:

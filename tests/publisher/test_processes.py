@@ -71,7 +71,7 @@ def test_a_forked_child_has_connections_of_its_own(redis_server: RedisServer) ->
 
 
 def test_a_fork_in_the_middle_of_other_threads_work_leaves_no_lock_held(redis_server: RedisServer) -> None:
-    """While another thread is inside publish, with the ledger, the pool and a job's turn in its hands."""
+    """While another thread is inside publish, with the tally, the pool and a job's turn in its hands."""
     ear = RedisEar(redis_server.client())
     stop = threading.Event()
     with Publisher(redis_server.url, timeout_seconds=2, connections_max=1) as publisher:

@@ -1,4 +1,4 @@
-"""Every code block of docs/publishing.md, and of "Publish" in the README, runs: against a real Redis with a real subscriber, or the daemon."""
+"""Every code block of docs/publishing.md and of "Publish" in the README runs, against a real Redis or the daemon."""
 
 from __future__ import annotations
 
@@ -132,14 +132,15 @@ async def test_fastapi(ear: RedisEar) -> None:
 
     async def main() -> None:
         transport = httpx.ASGITransport(app=module.app)
-        async with module.app.router.lifespan_context(module.app):
-            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-                answer = await client.post("/budgets/user_7")
-        assert (answer.status_code, answer.json()) == (200, {"approved": True})
-        assert module.publisher.statistics().published == 1
+        for _ in range(2):  # as a suite of tests starts it, again and again
+            async with module.app.router.lifespan_context(module.app):
+                async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                    answer = await client.post("/budgets/user_7")
+                assert (answer.status_code, answer.json()) == (200, {"approved": True})
+                assert module.app.state.publisher.statistics().published == 1
 
     await trio.to_thread.run_sync(asyncio.run, main())
-    [(channel, event)] = _heard(ear, 1)
+    (channel, event), _ = _heard(ear, 2)
     assert (channel, event["title"]) == ("alerts:user_7", "Budget approved")
 
 

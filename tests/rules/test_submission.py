@@ -251,7 +251,7 @@ def forbidden(origin: Origin, *cors_origins: str) -> str:
         origin.check(cors_origins)
     assert (caught.value.status, caught.value.hint) == (
         403,
-        "Publish from the daemon's own machine, or through Redis.",
+        "Publish on the daemon's own machine, to 127.0.0.1 or localhost, or through Redis.",
     )
     return caught.value.detail
 
@@ -271,13 +271,15 @@ def forbidden(origin: Origin, *cors_origins: str) -> str:
 )
 def test_another_machine(peer: str, local: str) -> None:
     assert forbidden(Origin(peer, local, {"host": "localhost"}), "*") == (
-        f"publishing over HTTP is for this machine only, and {peer} is another"
+        f"publishing over HTTP is for loopback only, and this comes from {peer} to {local}"
     )
 
 
 @pytest.mark.parametrize("local", ["192.0.2.2", "::", "fd00::2"])
 def test_an_address_that_others_reach_too(local: str) -> None:
-    assert forbidden(Origin(LOCAL, local, {"host": "localhost"})).startswith("publishing over HTTP is for this machine")
+    assert forbidden(Origin(LOCAL, local, {"host": "localhost"})) == (
+        f"publishing over HTTP is for loopback only, and this comes from {LOCAL} to {local}"
+    )
 
 
 @pytest.mark.parametrize("name", ["forwarded", "x-forwarded-for", "x-real-ip", "via"])

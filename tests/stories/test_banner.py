@@ -63,7 +63,7 @@ def subscribe_and(publish: Callable[[], object], curl: str, daemon: DaemonProces
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
-@pytest.mark.parametrize("redis_is", ["embedded", "configured", "prefixed"])
+@pytest.mark.parametrize("redis_is", ["embedded", "configured", "prefixed", "strict"])
 def test_every_line_to_paste_works(
     redis_is: str, redis_server: RedisServer, start_daemon: StartDaemon, tmp_path: Path
 ) -> None:
@@ -71,13 +71,16 @@ def test_every_line_to_paste_works(
         daemon = start_daemon(None, "--embedded-port", str(free_port()))
     elif redis_is == "configured":
         daemon = start_daemon(redis_server.url)
+    elif redis_is == "strict":
+        daemon = start_daemon(redis_server.url, "--type", "job_progress.validate=event")
     else:
         daemon = start_daemon(redis_server.url, "--redis-channel-prefix", "a'b:")
     banner = daemon.rest_of_banner()
     (curl,) = lines_of(banner, "curl -N ")
     (publish,) = [line for line in banner.splitlines() if " pub " in line]
     told: list[subprocess.CompletedProcess[str]] = []
-    event = '{"type":"job_progress","jobId":"42","progress":0.5}'
+    (event,) = {line.split("'")[-2] for line in banner.splitlines() if " pub " in line}
+    assert (redis_is == "strict") == (event != '{"type":"job_progress","jobId":"42","progress":0.5}')
 
     def run(line: str) -> list[str]:
         found = subscribe_and(lambda: told.append(paste(line)), curl, daemon)
