@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
@@ -46,8 +47,11 @@ from broker.visit import Visit
 from broker.wireformat import WireFormat
 
 _PAGE_EVENTS = 200
-# A watcher looks by itself this often: that is how it says that it is still there, and how a death is found.
+# A watcher looks by itself at least this often: that is how it says that it is still there, and how a death is found.
 _LOOK_SECONDS = 1.0
+# A connection that breaks while an evaluation is asked for: it is asked for again, for so long.
+_START_SECONDS = 2.0
+_RETRY_SECONDS = 0.1
 # Pieces of text come by the dozen a second from each model; those of a moment go out together.
 _GATHER_SECONDS = 0.02
 # To a browser that reconnects with this id there is nothing more to say.
@@ -57,6 +61,8 @@ _GONE = "there is no such evaluation any more"
 # To whoever asks; why, and where Redis is, is for the log.
 _AWAY = "the daemon cannot reach Redis right now; try again in a moment"
 _COMPLAINT_SECONDS = 1.0
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -114,7 +120,7 @@ class EvaluationDoor:
         try:
             if watch is None:
                 watch = await self._start(inquiry_from_query(request.path, query))
-            sight = await self._ledger.follow(watch.kind, watch.id, watch.offset, _PAGE_EVENTS)
+            sight = await self._insist(self._look, watch, watch.offset)
         except InquiryRefused as refused:
             await self._fail(visit, cors, failure(str(refused), id=_REFUSED_ID))
             return
@@ -132,7 +138,7 @@ class EvaluationDoor:
         """Whoever can POST can read a status."""
         try:
             watch, user_id = await self._ask(visit, request)
-            sight = await self._ledger.follow(watch.kind, watch.id, watch.offset, _PAGE_EVENTS)
+            sight = await self._insist(self._look, watch, watch.offset)
         except InquiryRefused as refused:
             raise RequestRefused(400, str(refused), f"Send {example_of(request.path)}.") from None
         except _TooMany as error:
@@ -154,20 +160,34 @@ class EvaluationDoor:
     async def _start(self, inquiry: Inquiry) -> Watch:
         id = new_id()
         bounds = self._bounds
-        started = await self._ledger.start(
-            inquiry.kind,
-            id,
-            msgspec.json.encode(inquiry.parameters),
-            inquiry.user_id,
+        parameters = msgspec.json.encode(inquiry.parameters)
+        ask = partial(
+            self._ledger.start,
             grace_seconds=bounds.grace_seconds,
             keep_seconds=bounds.keep_seconds,
             pending_max=bounds.pending_max,
         )
+        # The id is ours, so asking again starts nothing twice.
+        started = await self._insist(ask, inquiry.kind, id, parameters, inquiry.user_id)
         if not started:
             self._refused[inquiry.kind] += 1
             raise _TooMany(f"{bounds.pending_max} evaluations are waiting or running, as many as may; try again later")
         self._started[inquiry.kind] += 1
         return Watch(inquiry.kind, id, 0, False)
+
+    async def _insist(self, ask: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+        """Ask Redis, and again where the connection broke."""
+        give_up_at = trio.current_time() + _START_SECONDS
+        while True:
+            try:
+                return await ask(*arguments)
+            except UpstreamError:
+                if trio.current_time() >= give_up_at:
+                    raise
+            await trio.sleep(_RETRY_SECONDS)
+
+    async def _look(self, watch: Watch, offset: int) -> Sight | None:
+        return await self._ledger.follow(watch.kind, watch.id, offset, _PAGE_EVENTS)
 
     async def _fail(self, visit: Visit, cors: dict[str, str], words: bytes) -> None:
         """A stream of nothing but an error."""
@@ -201,13 +221,14 @@ class EvaluationDoor:
             return EvaluationStream(client, self._sse, chunked, stream_head(chunked, cors), self._hub, watch, bell)
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._follow, client, watch, bell)
+            nursery.start_soon(self._follow, client, watch, bell, sight.run)
             ending = await self._clientele.serve(client, converse)
             nursery.cancel_scope.cancel()
         visit.served = f"{client.id} until {ending.name}"
 
-    async def _follow(self, client: Client, watch: Watch, bell: Bell) -> None:
+    async def _follow(self, client: Client, watch: Watch, bell: Bell, run: str) -> None:
         """Send what is answered, to the end. Runs until then, or until cancelled."""
+        look_seconds = min(_LOOK_SECONDS, self._bounds.grace_seconds / 4)
         await bell.opened.wait()
         stream = client.conversation
         assert isinstance(stream, EvaluationStream)
@@ -216,13 +237,21 @@ class EvaluationDoor:
             while True:
                 bell.quieten()
                 try:
-                    sight = await self._ledger.follow(watch.kind, watch.id, offset, _PAGE_EVENTS)
+                    sight = await self._look(watch, offset)
                     if sight is not None and not sight.events:
                         await self._end_if_in_trouble(watch, sight)
-                except UpstreamError:
+                except UpstreamError as error:
                     # Redis is away: it keeps the answer, and the watcher's turn comes when it is back.
-                    await trio.sleep(_LOOK_SECONDS)
+                    self._complain(error)
+                    await trio.sleep(look_seconds)
                     continue
+                if sight is not None:
+                    # A Redis that came back with an older state, or a run in the place of one that it has forgotten.
+                    known = min(sight.offset, sight.offset if sight.run == run else sight.began)
+                    run = sight.run
+                    if known < offset:
+                        offset = known
+                        continue
                 # Redis may have put out the answer alone, where its memory was short.
                 if sight is None or (sight.offset > offset and not sight.events):
                     stream.send(failure(_GONE, id=_REFUSED_ID))
@@ -233,24 +262,31 @@ class EvaluationDoor:
                     if stream.tell(sight):
                         client.end(COMPLETE)
                         return
-                    await client.outbox.flush()
+                    await self._flush(client, watch, look_seconds)
                 if offset >= sight.offset:
-                    await bell.wait(_LOOK_SECONDS)
+                    await bell.wait(look_seconds)
                     await trio.sleep(_GATHER_SECONDS)
         finally:
+            self._ledger.touch(watch.kind, watch.id)
+
+    async def _flush(self, client: Client, watch: Watch, look_seconds: float) -> None:
+        """Wait for a slow reader, who is there all the same."""
+        while client.outbox.queued_bytes:
+            with trio.move_on_after(look_seconds):
+                await client.outbox.flush()
             self._ledger.touch(watch.kind, watch.id)
 
     async def _end_if_in_trouble(self, watch: Watch, sight: Sight) -> None:
         """Whoever watches finds what nobody else may be there to find, and tells all."""
         why = sight.trouble(self._bounds.start_seconds, self._bounds.queue_seconds)
         if why is not None:
-            await self._ledger.append(watch.kind, watch.id, sight.attempt, sight.offset, [failure_body(why)], "error")
+            await self._ledger.append(watch.kind, watch.id, sight.run, sight.offset, [failure_body(why)], "error")
 
     def _complain(self, error: UpstreamError) -> None:
         now = trio.current_time()
         if now - self._complained_at >= _COMPLAINT_SECONDS:
             self._complained_at = now
-            log.warning("an evaluation could not be asked for", why=str(error))
+            log.warning("evaluations wait for Redis", why=str(error))
 
 
 class _TooMany(Exception):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -70,7 +71,7 @@ def command(url: str, redis_url: str | None, channel_prefix: str, seconds: float
 
     def tell(finding: Finding) -> None:
         findings.append(finding)
-        if not is_json:
+        if not is_json and not (_is_unreachable(findings) and finding.verdict == "skip"):
             click.echo(_line(finding))
 
     interrupted = False
@@ -84,8 +85,9 @@ def command(url: str, redis_url: str | None, channel_prefix: str, seconds: float
     failed = sum(finding.verdict == "fail" for finding in findings)
     if is_json:
         click.echo(json.dumps(_report(target, findings), indent=2))
-    elif failed:
-        click.echo(f"{failed} of {len(findings)} failed")
+    else:
+        for line in _summary(findings, interrupted):
+            click.echo(line)
     sys.exit(130 if interrupted else 1 if failed else 0)
 
 
@@ -105,6 +107,26 @@ def _redis_publisher(url: str, channel_prefix: str, seconds: float) -> RedisPubl
         return RedisPublisher(url, channel_prefix, seconds)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--redis") from None
+
+
+def _is_unreachable(findings: list[Finding]) -> bool:
+    """Whether nothing could be connected to: then all that follows is skipped for one reason."""
+    return bool(findings) and findings[0].verdict == "fail"
+
+
+def _summary(findings: list[Finding], interrupted: bool) -> Iterator[str]:
+    """The last lines."""
+    from broker.doctor.finding import Finding
+
+    counts = Counter(finding.verdict for finding in findings)
+    if counts["skip"] and _is_unreachable(findings):
+        yield _line(Finding(f"{counts['skip']} other checks", "skip", findings[-1].text))
+    if counts["fail"]:
+        yield f"{counts['fail']} of {len(findings)} failed"
+    elif interrupted:
+        yield "interrupted"
+    else:
+        yield f"{len(findings)} checks, all ok"
 
 
 def _line(finding: Finding) -> str:

@@ -1,7 +1,8 @@
 """The examination: every check in its order, each under its own deadline, and what is left out.
 
 A check that fails stops no other, except where it makes the others pointless: where nothing can be
-connected to, and where a transport that failed would have to carry the round trip.
+connected to, where a transport that failed would have to carry the round trip, and where evaluations
+need the Redis that is away.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from broker.doctor.finding import CheckFailed, Finding
 from broker.doctor.publisher import HttpPublisher, Publisher
 from broker.doctor.roundtrip import Listener, RoundTrip, listen_stream, listen_websocket
 from broker.doctor.target import Target
-from broker.doctor.web import BUFFERING_ADVICE, StreamCheck, check_health, check_stats, open_client
+from broker.doctor.web import BUFFERING_ADVICE, Degraded, StreamCheck, check_health, check_stats, open_client
 
 WEBSOCKET_CHECKS = ("websocket", "ws subscribe", "ws ping", "ws close")
 _MISSING = "Missing required parameters: "
@@ -51,6 +52,7 @@ class Examination:
     _seconds: float
     _tell: Tell
     _is_subscribed: bool | None = None  # over WebSocket; None where there was no WebSocket to try it on
+    _is_degraded: bool = False
     _passed: set[str] = Factory(set)
 
     async def run(self) -> None:
@@ -60,7 +62,7 @@ class Examination:
                 self._skip(name, "the daemon cannot be reached")
             return
         await self._check("health", lambda: check_health(self._client))
-        await self._check("stats", lambda: check_stats(self._client))
+        await self._check("stats", self._stats)
         await self._converse()
         await self._watch(streams)
         await self._travel()
@@ -69,6 +71,13 @@ class Examination:
         stream = await self._target.dial()
         await trio.aclose_forcefully(stream)
         return self._target.url
+
+    async def _stats(self) -> str:
+        try:
+            return await check_stats(self._client)
+        except Degraded:
+            self._is_degraded = True
+            raise
 
     async def _converse(self) -> None:
         """What a WebSocket client does, on one connection."""
@@ -127,7 +136,11 @@ class Examination:
         findings: dict[str, Finding] = {}
 
         async def watch(name: str, check: StreamCheck) -> None:
-            findings[name] = await self._finding(name, check.run, lambda: self._late_stream(check))
+            if check.refusal and self._is_degraded:
+                # It would refuse all the same, and look well.
+                findings[name] = Finding(name, "skip", "evaluations need Redis; see what stats says")
+            else:
+                findings[name] = await self._finding(name, check.run, lambda: self._late_stream(check))
 
         async with trio.open_nursery() as nursery:
             for name, check in streams.items():
@@ -155,10 +168,16 @@ class Examination:
                 self._take(_judged(name, trip, listener))
 
     def _late_stream(self, check: StreamCheck) -> CheckFailed:
-        """Why no first event came in time. What the WebSocket saw tells a proxy from Redis."""
-        if check.refusal:
-            # Whatever is held back comes when the answer ends, and this one ends at once.
+        """Why no first event came in time: what did come, and what the WebSocket saw, tells daemon, proxy and Redis."""
+        if check.refusal or (not check.has_head and "health" not in self._passed):
+            # A refusal ends at once, and with the end comes whatever is held back. Without any answer at all it
+            # is the daemon that is stopped or stuck, as the head of a stream waits for nothing.
             return _late(self._seconds)
+        if not check.has_head:
+            return CheckFailed(
+                f"no answer within {self._seconds:g} s, not even its head, though /health is answered",
+                f"look into the daemon's log; a proxy may hold back heads too: {BUFFERING_ADVICE}",
+            )
         text = f"no first event within {self._seconds:g} s"
         if self._is_subscribed:
             return CheckFailed(
@@ -217,7 +236,8 @@ def _judged(name: str, trip: RoundTrip, listener: Listener) -> Finding:
 
 def _late(seconds: float) -> CheckFailed:
     return CheckFailed(
-        f"no answer within {seconds:g} s", "look into the daemon's log; if it is only slow, raise --timeout-seconds"
+        f"no answer within {seconds:g} s",
+        "see whether the daemon is stopped or stuck (its log); if it is only slow, raise --timeout-seconds",
     )
 
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import httpx
-from attrs import Factory, define
+from attrs import Factory, define, field
 
 from broker import __version__
 from broker.doctor.eventreader import EventReader, StreamEvent
@@ -23,6 +23,10 @@ BUFFERING_ADVICE = (
 )
 _BODY_BYTES = 10_000
 WAITING = "waiting for Redis"
+
+
+class Degraded(CheckFailed):
+    """The daemon says that Redis does not deliver."""
 
 
 def open_client(target: Target, seconds: float) -> httpx.AsyncClient:
@@ -47,14 +51,20 @@ async def check_health(client: httpx.AsyncClient) -> str:
 
 
 async def check_stats(client: httpx.AsyncClient) -> str:
-    """Whether Redis delivers, who is connected, what was refused."""
+    """Whether Redis delivers, who is connected, what was refused.
+
+    Raises:
+        Degraded: Redis does not deliver.
+        CheckFailed: no broker answers.
+    """
     body = _object_of(await client.get("/api/realtime/stats", params={"clients": 0}))
     status = body.get("status")
     redis = _inside(body, "redis")
     if status == "degraded":
-        raise CheckFailed(
+        raise Degraded(
             f"degraded: {_away(redis.get('awaySince'))}",
-            "start Redis, or correct redis.url (`broker config show` says it); the daemon reconnects by itself",
+            "start Redis, or correct redis.url (`broker config show` says it): the daemon reconnects by itself; "
+            "but a daemon whose embedded Valkey has ended must be restarted (its log says so)",
         )
     if status != "healthy":
         raise CheckFailed("what answers /api/realtime/stats is no broker", PROXY_ADVICE)
@@ -73,25 +83,28 @@ class StreamCheck:
     Args:
         path: the stream's, with its query.
         refusal: the answer is an `error` event that begins so; empty for a stream that begins with `connected`.
+        has_head: whether the answer's head has come.
     """
 
     _target: Target
     path: str
     refusal: str = ""
+    has_head: bool = field(init=False, default=False)
 
     async def run(self) -> str:
         events = await EventStream.open(self._target, self.path)
+        self.has_head = True
         try:
             while True:
                 event = await events.next()
                 if event.comment == WAITING:
                     raise CheckFailed("the daemon waits for Redis", "see what stats says")
                 if event.data:
-                    return self._judge(event) + events.hop
+                    return self._judge(event, events.hop)
         finally:
             await events.cut()
 
-    def _judge(self, event: StreamEvent) -> str:
+    def _judge(self, event: StreamEvent, hop: str) -> str:
         body = _decoded(event.data)
         if self.refusal:
             error = body.get("error")
@@ -99,10 +112,10 @@ class StreamCheck:
                 raise CheckFailed(
                     f"asked for nothing, it should refuse, and says {event.data[:80]!a}", "look into the daemon's log"
                 )
-            return "served"
+            return f"asked without parameters{hop}: refused as it should be (whether a worker runs is not tried)"
         if body.get("type") != "connected":
             raise CheckFailed(f"its first event is {event.data[:80]!a}, not `connected`", PROXY_ADVICE)
-        return "connected"
+        return f"connected{hop}"
 
 
 @define(eq=False)
@@ -204,11 +217,11 @@ def _inside(body: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _away(since: object) -> str:
-    """How long Redis has been away, in the time of this machine."""
+    """When Redis was last heard, in the time of this machine. It may have gone later."""
     try:
         begun = datetime.fromisoformat(str(since)).astimezone()
     except ValueError:
         return "Redis does not deliver every channel"
     seconds = (datetime.now().astimezone() - begun).total_seconds()
     day = "" if begun.date() == datetime.now().date() else f"{begun:%Y-%m-%d} "
-    return f"Redis away since {day}{begun:%H:%M:%S} ({max(0.0, seconds):.0f} s)"
+    return f"heard nothing from Redis since {day}{begun:%H:%M:%S} ({max(0.0, seconds):.0f} s)"

@@ -7,14 +7,16 @@ not finished, and another takes it at once.
 Laws: an event is published once and in order, also when Redis breaks half way. A worker that was given
 up cannot publish any more. What was taken ends with `complete` or `error`, here or at whoever takes it
 next; with a worker's second death it ends with `error`.
-Bounds: `BUFFER_EVENTS` events wait for Redis; then the handler waits. `EVENTS_MAX` events in all.
+Bounds: `BUFFER_EVENTS` events wait for Redis; then the handler waits. `EVENTS_MAX` events in all, and
+`BATCH_BYTES`, or one event, at once.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import msgspec
 import structlog
@@ -30,6 +32,8 @@ from broker.timestamp import timestamp
 
 BEAT_SECONDS = 1.0
 BUFFER_EVENTS = 1000
+# What goes at once holds up all of Redis for as long, and a daemon that has 32 MB to read is cut off.
+BATCH_BYTES = 1024 * 1024
 EVENT_MAX_BYTES = 1024 * 1024
 EVENTS_MAX = 1_000_000
 DEATHS_MAX = 1  # so it is taken over once
@@ -48,12 +52,14 @@ class Assignment:
     _taken: Taken
     _ledger: Ledger
     _worker: str
+    _beat_seconds: float = BEAT_SECONDS
     _offset: int = field(init=False)
     _buffer: list[bytes] = Factory(list)
     _due: trio.Event = Factory(trio.Event)
     _carried: trio.Event = Factory(trio.Event)
     _scope: trio.CancelScope = Factory(trio.CancelScope)
     _is_ours: bool = True
+    _complained: str = ""
 
     def __attrs_post_init__(self) -> None:
         self._offset = self._taken.offset
@@ -95,8 +101,7 @@ class Assignment:
                     self._buffer.append(_restarted(taken))
                     self._due.set()
                 name, body = await self._answer()
-            if self._is_ours:
-                self._is_ours = await self._append([*self._buffer, body], name)
+            await self._finish(name, body)
             is_over = True
         finally:
             # A failure of ours is not given back: it would fail again there, and again.
@@ -120,7 +125,7 @@ class Assignment:
                     nursery.start_soon(self._hold_lease)
                     nursery.start_soon(self._carry)
                     data = await self._handler(_request(self._taken), self)
-                    last = "complete", Complete(data=data).encode()
+                    last = _completion(data)
                     nursery.cancel_scope.cancel()
         except* EvaluationError as group:
             last = _failure("; ".join(dict.fromkeys(_messages(group))))
@@ -129,11 +134,11 @@ class Assignment:
             last = _failure("internal error of the evaluation worker; it is in its log")
         return last
 
-    async def _hold_lease(self) -> None:
+    async def _hold_lease(self, while_wanted: bool = True) -> None:
         """Say that this worker lives, and hear whether the evaluation is still ours and still wanted."""
         failed_at = -math.inf
         while True:
-            await trio.sleep(BEAT_SECONDS)
+            await trio.sleep(self._beat_seconds)
             try:
                 watched = await self._ledger.beat(self._worker, self._taken)
             except UpstreamError:
@@ -143,7 +148,7 @@ class Assignment:
             if watched is None:
                 self._is_ours = False
                 self._scope.cancel()
-            elif not watched.is_wanted and trio.current_time() - failed_at >= watched.grace_seconds:
+            elif while_wanted and not watched.is_wanted and trio.current_time() - failed_at >= watched.grace_seconds:
                 self._scope.cancel()
 
     async def _carry(self) -> None:
@@ -152,30 +157,58 @@ class Assignment:
             await self._due.wait()
             self._due = trio.Event()
             while self._buffer:
-                events = self._buffer[:BUFFER_EVENTS]
-                if not await self._append(events):
-                    self._is_ours = False
+                await self._append(self._batch())
+                if not self._is_ours:
                     self._scope.cancel()
                     return
-                del self._buffer[: len(events)]
-                self._carried.set()
 
-    async def _append(self, events: list[bytes], last: str = "") -> bool:
-        """Publish, for as long as it takes. Returns False where the evaluation is not ours any more."""
+    async def _finish(self, name: str, body: bytes) -> None:
+        """Publish what is left, and the end. The lease is held meanwhile; that nobody watches matters no more."""
+        self._buffer.append(body)
+        self._scope = trio.CancelScope()
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._hold_lease, False)
+                while self._buffer and self._is_ours:
+                    batch = self._batch()
+                    await self._append(batch, name if len(batch) == len(self._buffer) else "")
+                nursery.cancel_scope.cancel()
+
+    def _batch(self) -> list[bytes]:
+        """What goes next: as many as `BATCH_BYTES` hold, at least one."""
+        size = 0
+        for index, event in enumerate(self._buffer):
+            size += len(event)
+            if index and size > BATCH_BYTES:
+                return self._buffer[:index]
+        return self._buffer[:]
+
+    async def _append(self, events: list[bytes], last: str = "") -> None:
+        """Publish the first events of the buffer, for as long as it takes, or until they are not ours to publish."""
+        taken = self._taken
         while True:
             try:
-                taken = self._taken
-                done = await self._ledger.append(taken.kind, taken.id, taken.attempt, self._offset, events, last)
-            except UpstreamError:
+                self._is_ours = await self._ledger.append(taken.kind, taken.id, taken.run, self._offset, events, last)
+            except UpstreamError as error:
+                self._complain(error)
                 await trio.sleep(_RETRY_SECONDS)
                 continue
-            if done:
-                self._offset += len(events)
-            return done
+            break
+        if self._is_ours:
+            self._offset += len(events)
+            del self._buffer[: len(events)]
+            self._carried.set()
+
+    def _complain(self, error: UpstreamError) -> None:
+        """One line for a burst of the same."""
+        if str(error) != self._complained:
+            self._complained = str(error)
+            log.warning("events wait for Redis", evaluation=self._taken.id, why=self._complained)
 
     async def _release(self) -> None:
+        taken = self._taken
         try:
-            await self._ledger.release(self._taken)
+            await self._ledger.release(self._worker, taken.kind, taken.id, taken.entry)
         except UpstreamError as error:
             log.warning("evaluation not given back: its lease must run out", evaluation=self._taken.id, why=str(error))
 
@@ -190,6 +223,13 @@ def _restarted(taken: Taken) -> bytes:
     return EvaluationRestarted(
         evaluation_id=taken.id, attempt=taken.attempt, message="The worker stopped; another has begun anew"
     ).encode()
+
+
+def _completion(data: Mapping[str, Any]) -> tuple[str, bytes]:
+    body = Complete(data=data).encode()
+    if len(body) > EVENT_MAX_BYTES:
+        return _failure(f"the answer has {len(body)} bytes; at most {EVENT_MAX_BYTES}")
+    return "complete", body
 
 
 def _failure(message: str) -> tuple[str, bytes]:

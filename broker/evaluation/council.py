@@ -102,7 +102,7 @@ async def _opinion(model: Model, messages: Sequence[Mapping[str, str]], answer: 
         score = _score(model, stream)
     except EvaluationError as error:
         what = str(error)
-        await tell(reasoning=what, is_complete=True, extra={"error": what})
+        await tell(reasoning=what, is_complete=True, error=what)
         return _Opinion(model.name, error=what)
     await tell(score=score.score, reasoning=score.reasoning[:REASONING_CHARACTERS], is_complete=True)
     return _Opinion(model.name, score)

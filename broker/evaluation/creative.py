@@ -62,7 +62,7 @@ class Creative:
             except EvaluationError as error:
                 what = str(error)
                 failed.append({"model": model.name, "error": what})
-                await tell("", is_complete=True, extra={"error": what})
+                await tell("", is_complete=True, error=what)
                 continue
             await tell("", is_complete=True)
             content = "".join(pieces)

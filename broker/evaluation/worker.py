@@ -25,6 +25,7 @@ from broker.ledger.ledger import Ledger
 from broker.upstream.commands import CommandLink
 
 LEASE_SECONDS = 10.0
+LEASE_MIN_SECONDS = 1.0
 # Between two looks for leases that ran out, at most: it comes on top of the lease.
 _WAIT_SECONDS = 0.5
 _RETRY_SECONDS = 0.5
@@ -51,14 +52,16 @@ async def serve(
         handlers: by kind: `council_score`, `creative_evaluation`.
         channel_prefix: as the daemon's `redis.channel_prefix`.
         concurrency: evaluations of each kind at once.
-        lease_seconds: another worker takes over when this one has been silent for so long.
+        lease_seconds: another worker takes over when this one has been silent for so long; at least 1.
 
     Raises:
-        ConfigError: a kind that daemons do not ask for, or no handler at all.
+        ConfigError: a kind that daemons do not ask for, no handler at all, or a lease that is too short.
     """
     if not handlers or not set(handlers) <= set(KINDS):
         named = ", ".join(map(repr, handlers)) or "none"
         raise ConfigError([Problem("handlers", f"the kinds are {' and '.join(KINDS)}, not {named}")])
+    if lease_seconds < LEASE_MIN_SECONDS:
+        raise ConfigError([Problem("lease_seconds", f"{lease_seconds:g} is less than {LEASE_MIN_SECONDS:g}")])
     section = Redis(url=redis_url, channel_prefix=channel_prefix)
     name = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(3).hex()}"
     stopping = trio.Event() if stopping is None else stopping
@@ -112,7 +115,7 @@ class Desk:
     _concurrency: int
     _lease_seconds: float
     _stopping: trio.Event
-    _running: int = 0
+    _running: set[str] = Factory(set)
     _left: trio.Event = Factory(trio.Event)
     _complained: str = ""
 
@@ -122,9 +125,9 @@ class Desk:
             async with trio.open_nursery() as evaluations:
                 async with trio.open_nursery() as taking:
                     taking.start_soon(self._say_alive)
-                    taking.start_soon(self._take_all, evaluations)
+                    taking.start_soon(self._notice_stop)
                     task_status.started()
-                    await self._stopping.wait()
+                    await self._take_all(evaluations)
                     taking.cancel_scope.cancel()
         finally:
             with trio.move_on_after(_RETIRE_SECONDS, shield=True):
@@ -143,31 +146,49 @@ class Desk:
                 self._complained = ""
             await trio.sleep(BEAT_SECONDS)
 
+    async def _notice_stop(self) -> None:
+        await self._stopping.wait()
+        self._left.set()
+
     async def _take_all(self, evaluations: trio.Nursery) -> None:
-        has_group = False
-        while True:
-            free = self._concurrency - self._running
+        """Until `stopping` is set. A wait is not cut off then: what Redis hands out meanwhile goes back."""
+        has_failed = True
+        while not self._stopping.is_set():
+            free = self._concurrency - len(self._running)
             if not free:
                 self._left = trio.Event()
                 await self._left.wait()
                 continue
             try:
-                if not has_group:
+                if has_failed:
+                    # Redis may have been emptied; and what it handed us last may not have arrived.
                     await self._ledger.open_group(self._kind)
-                    has_group = True
+                    await self._give_back()
+                    has_failed = False
                 entries = await self._ledger.claim(self._worker, self._kind, self._lease_seconds, free)
                 if not entries:
                     entries = await self._waiting.wait(self._worker, self._kind, free, _WAIT_SECONDS)
                 for id, entry in entries:
-                    taken = await self._ledger.take(self._worker, self._kind, id, entry, self._lease_seconds)
-                    if taken is not None:
-                        self._running += 1
-                        evaluations.start_soon(self._attend, taken)
+                    await self._take(id, entry, evaluations)
             except UpstreamError as error:
-                # A Redis that was emptied has no group either.
-                has_group = False
+                has_failed = True
                 self._complain(error)
                 await trio.sleep(_RETRY_SECONDS)
+
+    async def _take(self, id: str, entry: str, evaluations: trio.Nursery) -> None:
+        if self._stopping.is_set():
+            await self._ledger.release(self._worker, self._kind, id, entry)
+            return
+        taken = await self._ledger.take(self._worker, self._kind, id, entry, self._lease_seconds)
+        if taken is not None:
+            self._running.add(entry)
+            evaluations.start_soon(self._attend, taken)
+
+    async def _give_back(self) -> None:
+        """Give back what this worker has and does not work on."""
+        for id, entry in await self._ledger.held(self._worker, self._kind):
+            if entry not in self._running:
+                await self._ledger.release(self._worker, self._kind, id, entry)
 
     def _complain(self, error: UpstreamError) -> None:
         """One line for a burst of the same."""
@@ -177,10 +198,11 @@ class Desk:
 
     async def _attend(self, taken: Taken) -> None:
         """One evaluation, inside its own fence."""
+        beat_seconds = min(BEAT_SECONDS, self._lease_seconds / 4)
         try:
-            await Assignment(self._handler, taken, self._ledger, self._worker).run()
+            await Assignment(self._handler, taken, self._ledger, self._worker, beat_seconds).run()
         except* Exception as group:
             log.error("evaluation failed", evaluation=taken.id, exc_info=group)
         finally:
-            self._running -= 1
+            self._running.discard(taken.entry)
             self._left.set()

@@ -72,6 +72,7 @@ class CouncilScoreStream(Event):
 
     Args:
         stage: a model's name, `aggregating` or `complete`.
+        error: why this model failed; it then has no `score`.
         final_score: with the stage `complete`.
     """
 
@@ -83,13 +84,18 @@ class CouncilScoreStream(Event):
     thinking: str | None = None
     score: float | None = None
     reasoning: str | None = None
+    error: str | None = None
     is_complete: bool
     final_score: FinalScore | None = None
 
 
 @value_class
 class AiEvaluationStream(Event):
-    """A piece of a creative's evaluation."""
+    """A piece of a creative's evaluation.
+
+    Args:
+        error: why this model failed; the next one begins anew.
+    """
 
     type: ClassVar[str] = "ai_evaluation_stream"
     channel_type: ClassVar[str | None] = "creative_evaluation"
@@ -98,3 +104,4 @@ class AiEvaluationStream(Event):
     model: Name
     chunk: str
     is_complete: bool
+    error: str | None = None

@@ -168,24 +168,33 @@ def described(value: object) -> str:
     return ascii(f"a value of type {type(value).__name__}"[:_SHOWN_CHARACTERS])[1:-1]
 
 
-def explained(problem: str, value: object, value_type: type) -> str:
-    """A sentence for msgspec's `problem` with `value`, the JSON object that should have been a `value_type`."""
-    if missing := _MISSING.fullmatch(problem):
-        return f"{(missing[2] or '')}.{missing[1]}"[1:] + " is missing"
+def explained(problem: str, value: object, value_type: type, *, as_arguments: bool = False) -> str:
+    """A sentence for msgspec's `problem` with `value`, the JSON object that should have been a `value_type`.
+
+    Args:
+        as_arguments: fields are called what the constructor calls them, not what JSON does.
+    """
+    missing = _MISSING.fullmatch(problem)
     where = _AT.search(problem)
-    path = where[1] if where else ""
+    path = f"{missing[2] or ''}.{missing[1]}" if missing else where[1] if where else ""
     hint: Any = value_type
+    shown = ""
     for name, index in _STEP.findall(path):
         try:
             if name:
-                (hint,) = (field.hint for field in fields_of(hint) if field.wire == name)
-                value = value[name]  # type: ignore[index]
+                (field,) = (field for field in fields_of(hint) if field.wire == name)
+                hint = field.hint
+                value = value.get(name)  # type: ignore[attr-defined]
+                shown += f".{field.argument if as_arguments else name}"
             else:
                 hint = get_args(hint)[0]
                 value = value[int(index)]  # type: ignore[index]
-        except (LookupError, TypeError, ValueError):
+                shown += f"[{index}]"
+        except (AttributeError, LookupError, TypeError, ValueError):
             return problem
-    return f"{path[1:] or 'an event'} must be {wanted(hint)}, not {described(value)}"
+    if missing:
+        return f"{shown[1:]} is missing"
+    return f"{shown[1:] or 'an event'} must be {wanted(hint)}, not {described(value)}"
 
 
 def _is_common(field: Field) -> bool:

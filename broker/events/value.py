@@ -63,7 +63,7 @@ class Value:
         try:
             plan.examine(payload)
         except msgspec.ValidationError as error:
-            why = explained(str(error), _decode(payload), self.__class__)
+            why = explained(str(error), _decode(payload), self.__class__, as_arguments=True)
             raise EventError(f"{plan.label}: {why}") from None
 
     def __eq__(self, other: object) -> bool:

@@ -38,8 +38,10 @@ class Sight:
         silent_seconds: since its worker last said that it lives; 0 before the first took it.
         lease_seconds: a worker that is silent for so long is given up.
         offset: of the last event there is.
-        workers: how many workers run; known while it is queued, else 0.
+        workers: how many workers run; 0 where it is over.
         events: those behind what was seen, in order; not always all.
+        run: the token of whoever has it or had it last; empty while nobody has.
+        began: the offset behind which that run's events are.
     """
 
     state: str
@@ -50,6 +52,8 @@ class Sight:
     offset: int
     workers: int
     events: tuple[Answered, ...]
+    run: str
+    began: int
 
     def trouble(self, start_seconds: float, queue_seconds: float) -> str | None:
         """Why the evaluation must be ended with an error; None while there is hope."""
@@ -59,8 +63,10 @@ class Sight:
             return f"no evaluation worker is running: none took the request within {start_seconds:g} s"
         if self.state == QUEUED and self.waited_seconds >= queue_seconds:
             return f"all evaluation workers are busy: none took the request within {queue_seconds:g} s"
-        if self.state == RUNNING and self.silent_seconds > self.lease_seconds + start_seconds:
-            return f"the evaluation's worker died, and no other took it over within {start_seconds:g} s"
+        # Where workers live, they may all be busy.
+        patience = queue_seconds if self.workers else start_seconds
+        if self.state == RUNNING and self.silent_seconds > self.lease_seconds + patience:
+            return f"the evaluation's worker died, and no other took it over within {patience:g} s"
         return None
 
 
@@ -82,7 +88,8 @@ class Taken:
 
     Args:
         entry: its id in the stream of requests.
-        attempt: counts every taking; whoever appends says for which one.
+        run: the token of this taking: whoever appends, or renews the lease, shows it.
+        attempt: counts every taking.
         deaths: how many workers died with it.
         offset: of the last event that there was.
         parameters: JSON.
@@ -91,6 +98,7 @@ class Taken:
     kind: str
     id: str
     entry: str
+    run: str
     attempt: int
     deaths: int
     offset: int

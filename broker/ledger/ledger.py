@@ -2,6 +2,7 @@
 
     broker:{kind}:requests      stream with the group `workers`: an entry for each evaluation that is not over
     broker:{kind}:workers       sorted set: worker -> when it last said that it lives
+    broker:{kind}:pulse         hash: when somebody last came by, and since when Redis is back
     broker:{kind}:<id>          hash: the request and its state
     broker:{kind}:<id>:events   stream: what was answered so far, with the offsets 1, 2, 3... as ids
 
@@ -9,9 +10,10 @@
       ▲                 │
       └────release──────┘   the worker stops, or its lease runs out and another takes the entry
 
-Laws: every step is one script, so no reader ever sees half of one. `attempt` fences: whoever appends
-says for which attempt, and one that is not the last is refused, so a worker that was given up cannot
-answer any more. An evaluation ends once; nothing follows its last event. Times are Redis' own clock.
+Laws: every step is one script, so no reader ever sees half of one. Every taking has a token, and whoever
+appends shows it: a worker that was given up cannot answer any more, also after Redis came back with an
+older state. An evaluation ends once; nothing follows its last event. Times are Redis' own clock, and a
+time in which Redis was away counts for nobody.
 Bounds: `pending_max` evaluations that are not over; state and events go `keep_seconds` after the last
 step; a request that nobody has taken goes soon after the grace time of its last watcher. Keys of one kind
 share a hash tag, so they are on one node of a cluster.
@@ -21,6 +23,7 @@ Source: Redis commands XADD, XREADGROUP, XCLAIM, XAUTOCLAIM, TIME.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,7 +41,8 @@ WORKER_SILENCE_SECONDS = 5.0
 # What nobody has taken, and nobody waits for, is forgotten so long after its grace time.
 _UNTAKEN_SECONDS = 60.0
 _FORGOTTEN_SECONDS = 3600.0
-_PENDING_MAX = 1000
+# A reply that is larger holds up whoever shares the connection.
+_PAGE_BYTES = 4 * 1024 * 1024
 
 
 @define(eq=False)
@@ -54,6 +58,8 @@ class Ledger:
     _commands: Commands
     _channel_prefix: str = ""
     _prefix: str = field(init=False)
+    # Where the last look for leases that ran out ended, by kind: each sees ten entries for one that it may claim.
+    _cursors: dict[str, str] = field(init=False, factory=dict)
 
     def __attrs_post_init__(self) -> None:
         self._prefix = self._channel_prefix + NAMESPACE
@@ -69,7 +75,7 @@ class Ledger:
         keep_seconds: float,
         pending_max: int,
     ) -> bool:
-        """Queue a request. Returns False where `pending_max` are queued or running already."""
+        """Queue a request; may be called again. Returns False where `pending_max` are queued or running already."""
         limits = (_milliseconds(grace_seconds), _milliseconds(keep_seconds), pending_max)
         more = (_milliseconds(_UNTAKEN_SECONDS), self._state(kind, ""))
         keys = (self._requests(kind), self._state(kind, id))
@@ -81,12 +87,12 @@ class Ledger:
         Args:
             watching: somebody waits for the answer, which keeps the work going.
         """
-        keys = (self._state(kind, id), self._events(kind, id), self._workers(kind))
+        keys = (self._state(kind, id), self._events(kind, id), self._workers(kind), self._pulse(kind))
         bounds = (_milliseconds(WORKER_SILENCE_SECONDS), _milliseconds(_UNTAKEN_SECONDS))
-        found = await self._commands.run(scripts.FOLLOW, keys, offset, most, int(watching), *bounds)
+        found = await self._commands.run(scripts.FOLLOW, keys, offset, most, _PAGE_BYTES, int(watching), *bounds)
         if not found:
             return None
-        state, attempt, waited, silent, lease, last, workers, events = found
+        state, attempt, waited, silent, lease, last, workers, events, run, began = found
         return Sight(
             state.decode(),
             attempt,
@@ -96,32 +102,32 @@ class Ledger:
             last,
             workers,
             tuple(map(_answered, events)),
+            run.decode(),
+            began,
         )
 
     def touch(self, kind: str, id: str) -> None:
-        """A watcher leaves: it was here until now. Synchronous."""
+        """A watcher is here, or was until now. Synchronous."""
         self._commands.post(scripts.TOUCH, (self._state(kind, id),))
 
-    async def append(
-        self, kind: str, id: str, attempt: int, offset: int, events: Sequence[bytes], last: str = ""
-    ) -> bool:
+    async def append(self, kind: str, id: str, run: str, offset: int, events: Sequence[bytes], last: str = "") -> bool:
         """Publish events, at least one, behind `offset`. May be called again with the same events.
 
         Args:
             last: `complete` or `error` where the last of the events ends the evaluation.
 
         Returns:
-            Whether they are there; False where the evaluation is over, another attempt's, or not at `offset`.
+            Whether they are there; False where the evaluation is over, another run's, or not at `offset`.
         """
         keys = (self._requests(kind), self._state(kind, id), self._events(kind, id))
         channel = f"{self._channel_prefix}{kind}:{id}"
-        return bool(await self._commands.run(scripts.APPEND, keys, attempt, offset, channel, last, *events))
+        return bool(await self._commands.run(scripts.APPEND, keys, run, offset, channel, last, *events))
 
     async def take(self, worker: str, kind: str, id: str, entry: str, lease_seconds: float) -> Taken | None:
-        """Begin with an entry of the request stream. None where it is over: then the entry is gone."""
-        found = await self._commands.run(
-            scripts.TAKE, (self._requests(kind), self._state(kind, id)), worker, entry, _milliseconds(lease_seconds)
-        )
+        """Begin with an entry that this worker has. None where it is over (the entry is then gone), or another's."""
+        keys = (self._requests(kind), self._state(kind, id), self._pulse(kind))
+        run = os.urandom(8).hex()
+        found = await self._commands.run(scripts.TAKE, keys, worker, entry, _milliseconds(lease_seconds), run)
         if not found:
             return None
         attempt, deaths, unwatched, grace, parameters, user, offset = found
@@ -129,6 +135,7 @@ class Ledger:
             kind,
             id,
             entry,
+            run,
             attempt,
             deaths,
             offset,
@@ -143,32 +150,32 @@ class Ledger:
             self._requests(taken.kind),
             self._state(taken.kind, taken.id),
             self._events(taken.kind, taken.id),
+            self._pulse(taken.kind),
         )
-        found = await self._commands.run(scripts.BEAT, keys, worker, taken.entry, taken.attempt)
+        found = await self._commands.run(scripts.BEAT, keys, worker, taken.entry, taken.run)
         return Watched(found[0] / 1000, found[1] / 1000) if found else None
 
-    async def release(self, taken: Taken) -> None:
-        """Give the evaluation back to the queue."""
-        keys = (self._requests(taken.kind), self._state(taken.kind, taken.id))
-        await self._commands.run(scripts.RELEASE, keys, taken.id, taken.entry, taken.attempt)
+    async def release(self, worker: str, kind: str, id: str, entry: str) -> None:
+        """Give an evaluation back to the queue, taken or not, if this worker has its entry."""
+        await self._commands.run(scripts.RELEASE, (self._requests(kind), self._state(kind, id)), id, entry, worker)
+
+    async def held(self, worker: str, kind: str) -> list[tuple[str, str]]:
+        """The entries that this worker has, as (id, entry)."""
+        (reply,) = await self._commands.execute(
+            ("XREADGROUP", "GROUP", GROUP, worker, "STREAMS", self._requests(kind), "0")
+        )
+        return _entries(_whole(reply)[0][1])
 
     async def live(self, worker: str, kind: str) -> None:
         """Say that a worker for a kind runs."""
-        await self._commands.run(scripts.LIVE, (self._workers(kind),), worker, _milliseconds(WORKER_SILENCE_SECONDS))
+        keys = (self._workers(kind), self._pulse(kind))
+        await self._commands.run(scripts.LIVE, keys, worker, _milliseconds(WORKER_SILENCE_SECONDS))
 
     async def retire(self, worker: str, kind: str) -> None:
-        """The worker runs no longer: what it still has goes back to the queue."""
-        requests = self._requests(kind)
-        (pending,) = await self._commands.execute(("XPENDING", requests, GROUP, "-", "+", _PENDING_MAX, worker))
-        for entry, *_ in _whole(pending):
-            (found,) = await self._commands.execute(("XRANGE", requests, entry, entry))
-            for id, own in _entries(_whole(found)):
-                taken = await self.take(worker, kind, id, own, 0)
-                if taken is not None:
-                    await self.release(taken)
-        await self._commands.execute(
-            ("ZREM", self._workers(kind), worker), ("XGROUP", "DELCONSUMER", requests, GROUP, worker)
-        )
+        """The worker runs no longer: what it still has goes back to the queue, as if it had never been taken."""
+        keys = (self._requests(kind), self._workers(kind))
+        while await self._commands.run(scripts.RETIRE, keys, worker, self._state(kind, "")):
+            pass
 
     async def open_group(self, kind: str) -> None:
         """Make the workers' group where it is missing: on the first start, and when Redis was emptied."""
@@ -186,19 +193,11 @@ class Ledger:
 
     async def claim(self, worker: str, kind: str, lease_seconds: float, most: int) -> list[tuple[str, str]]:
         """Entries whose worker was given up, as (id, entry): those are this worker's now."""
-        (reply,) = await self._commands.execute(
-            (
-                "XAUTOCLAIM",
-                self._requests(kind),
-                GROUP,
-                worker,
-                _milliseconds(lease_seconds),
-                "0-0",
-                "COUNT",
-                most,
-            )
-        )
-        return _entries(_whole(reply)[1])
+        keys = (self._requests(kind), self._pulse(kind))
+        cursor = self._cursors.get(kind, "0-0")
+        reply = await self._commands.run(scripts.CLAIM, keys, worker, _milliseconds(lease_seconds), cursor, most)
+        self._cursors[kind] = reply[0].decode()
+        return _entries(reply[1])
 
     async def wait(self, worker: str, kind: str, most: int, seconds: float) -> list[tuple[str, str]]:
         """New entries as (id, entry), waiting for the first at most `seconds`. Needs a connection of its own."""
@@ -212,6 +211,9 @@ class Ledger:
 
     def _workers(self, kind: str) -> str:
         return f"{self._prefix}{{{kind}}}:workers"
+
+    def _pulse(self, kind: str) -> str:
+        return f"{self._prefix}{{{kind}}}:pulse"
 
     def _state(self, kind: str, id: str) -> str:
         return f"{self._prefix}{{{kind}}}:{id}"

@@ -88,7 +88,7 @@ def over(port: int, redis: RedisServer) -> str:
     keys = (f"{prefix}requests", f"{prefix}{id}", f"{prefix}{id}:events")
     with redis.client() as client:
         events = (b'{"n":1}', b'{"type":"complete"}')
-        assert client.eval(APPEND.text, 3, *keys, 0, 0, f"council_score:{id}", "complete", *events) == 1
+        assert client.eval(APPEND.text, 3, *keys, "", 0, f"council_score:{id}", "complete", *events) == 1
     return id
 
 
@@ -364,6 +364,8 @@ def test_redis_away(away: DaemonProcess) -> None:
     # What is wrong with a request does not depend on it.
     assert refused(away.port, post(COUNCIL, b"[]"), 400) == "the body is not a JSON object"
     assert failed(away.port, get(COUNCIL))[0] == "refused"
-    lines = [entry for entry in map(json.loads, away.log().splitlines()) if "asked for" in entry["event"]]
+    lines = [
+        entry for entry in map(json.loads, away.log().splitlines()) if entry["event"] == "evaluations wait for Redis"
+    ]
     assert lines and all("Redis cannot be reached: " in entry["why"] for entry in lines)
     assert "hunter2" not in away.log()

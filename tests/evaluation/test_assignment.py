@@ -39,9 +39,7 @@ class ScriptedLedger:
     released: int = 0
     calls: int = 0
 
-    async def append(
-        self, kind: str, id: str, attempt: int, offset: int, events: Sequence[bytes], last: str = ""
-    ) -> bool:
+    async def append(self, kind: str, id: str, run: str, offset: int, events: Sequence[bytes], last: str = "") -> bool:
         await trio.sleep(0.01)
         self.calls += 1
         if self.is_another:
@@ -61,7 +59,7 @@ class ScriptedLedger:
             raise said
         return said
 
-    async def release(self, taken: Taken) -> None:
+    async def release(self, worker: str, kind: str, id: str, entry: str) -> None:
         await trio.sleep(0.5)
         self.released += 1
 
@@ -73,7 +71,7 @@ def _short(event: bytes) -> str:
 
 def taken(**changes: Any) -> Taken:
     facts: dict[str, Any] = {"attempt": 1, "deaths": 0, "offset": 0, "watched": WANTED, "user_id": None}
-    return Taken(kind="council_score", id="e", entry="1-0", parameters=b'{"n":2}', **{**facts, **changes})
+    return Taken(kind="council_score", id="e", entry="1-0", run="r", parameters=b'{"n":2}', **{**facts, **changes})
 
 
 def assignment(ledger: ScriptedLedger, handler: Handler, **changes: Any) -> Assignment:

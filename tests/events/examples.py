@@ -156,8 +156,8 @@ EXAMPLES = [
     ),
     Example(
         AiEvaluationStream,
-        {"evaluation_type": "creative", "model": "claude", "chunk": "", "is_complete": True},
-        {"evaluationType": "creative", "model": "claude", "chunk": "", "isComplete": True},
+        {"evaluation_type": "creative", "model": "claude", "chunk": "", "is_complete": True, "error": "it broke off"},
+        {"evaluationType": "creative", "model": "claude", "chunk": "", "isComplete": True, "error": "it broke off"},
         ("evaluationType", "model", "chunk", "isComplete"),
         "creative_evaluation",
     ),

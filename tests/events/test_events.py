@@ -25,6 +25,7 @@ from broker.events import (
     CampaignValues,
     CouncilScoreStream,
     Error,
+    Heartbeat,
     JobProgress,
     Subscribed,
     check,
@@ -147,6 +148,8 @@ def test_the_registry_is_the_table_of_the_contract() -> None:
         ("ai_stream_chunk", {"metadata": {"tokensUsed": "7"}}, "metadata.tokensUsed must be an integer, not '7'"),
         ("council_score_stream", {"stage": "aggregating"}, None),
         ("council_score_stream", {"score": 101}, None),
+        ("council_score_stream", {"error": "its provider refused the key (HTTP 401)"}, None),
+        ("council_score_stream", {"error": {"code": 401}}, "error must be a string, not an object"),
         ("council_score_stream", {"finalScore": {"composite": 1, "psychology": {}}},
          "finalScore.psychology.composite is missing"),
         ("ai_evaluation_stream", {"evaluationType": "nice"},
@@ -227,9 +230,9 @@ def test_half_a_surrogate_pair_in_text() -> None:
         ({"progress": float("-inf")}, "progress must be a finite number, not -inf"),
         ({"progress": True}, "progress must be a number from 0 to 1, not true"),
         ({"progress": "1"}, "progress must be a number from 0 to 1, not '1'"),
-        ({"job_id": ""}, "jobId must be a string that is not empty, not ''"),
+        ({"job_id": ""}, "job_id must be a string that is not empty, not ''"),
         ({"job_id": 42}, "job_id must be a string that is not empty, not 42"),
-        ({"job_id": None}, "jobId is missing"),
+        ({"job_id": None}, "job_id is missing"),
         ({"stage": b"s"}, "stage must be a string, not a value of type bytes"),
         ({"message": "\ud800"}, "message must be text that has a UTF-8 form, not '\\ud800'"),
         ({"timestamp": datetime.now(UTC)},
@@ -263,6 +266,25 @@ def test_an_object_inside_is_checked_on_its_own() -> None:
     assert str(caught.value) == "council_score_stream: final_score must be a FinalScore, not an object"
 
 
+def test_an_argument_is_called_what_the_constructor_calls_it() -> None:
+    for given in ("", 42, None):
+        with pytest.raises(EventError, match=r"^subscribed: channel (must be a string that is not empty|is missing)"):
+            Subscribed(channel=given, success=True)  # type: ignore[arg-type]
+    with pytest.raises(EventError) as caught:
+        Heartbeat(server_time="noon")
+    assert str(caught.value) == "heartbeat: server_time must be a time such as 2026-01-31T12:00:00.000Z, not 'noon'"
+
+
+def test_why_a_model_failed() -> None:
+    event = CouncilScoreStream(stage="gpt4", model="gpt4", reasoning="busy", error="busy", is_complete=True)
+    assert json.loads(event.encode()) == {
+        "type": "council_score_stream", "stage": "gpt4", "model": "gpt4", "reasoning": "busy", "error": "busy",
+        "isComplete": True, "timestamp": event.timestamp,
+    }  # fmt: skip
+    assert decode(event.encode()) == event
+    assert (event.error, event.extra) == ("busy", {})
+
+
 def test_values_that_say_the_same_are_made_plain() -> None:
     class Status(enum.StrEnum):
         FAILED = "failed"
@@ -282,12 +304,12 @@ def test_a_number_that_json_wrote_without_a_point() -> None:
 
 
 def test_unknown_fields_are_kept_at_every_depth() -> None:
-    wire = BY_TYPE["council_score_stream"].whole_wire | {"error": {"a": [None]}, "snake_case": 10**30}
+    wire = BY_TYPE["council_score_stream"].whole_wire | {"mood": {"a": [None]}, "snake_case": 10**30}
     wire["finalScore"] = wire["finalScore"] | {"note": "kept"}
     event = decode(json.dumps(wire))
     assert isinstance(event, CouncilScoreStream)
     assert event.final_score is not None
-    assert event.extra == {"error": {"a": [None]}, "snake_case": 10**30}
+    assert event.extra == {"mood": {"a": [None]}, "snake_case": 10**30}
     assert event.final_score.extra == {"note": "kept"}
     assert json.loads(event.encode()) == wire
     assert json.loads(job(extra={"error": "x"}).encode())["error"] == "x"

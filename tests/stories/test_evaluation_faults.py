@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
 
 from tests.actors.daemon_process import DaemonProcess
 from tests.actors.peers import wait_until
@@ -130,3 +134,56 @@ def test_a_redis_that_was_emptied_ends_it(
     with watching(daemon, "say=1") as events:
         greeting(events)
         assert said(events) == ["0", "complete"]
+
+
+@pytest.fixture
+def durable_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """One that has what it confirmed when it comes back from kill -9."""
+    server = RedisServer(tmp_path, ("--save", "", "--appendonly", "yes", "--appendfsync", "always"))
+    server.start()
+    yield server
+    server.kill()
+
+
+def test_a_redis_that_was_killed_and_came_back_cost_nobody_anything(
+    durable_redis: RedisServer, start_daemon: Callable[..., DaemonProcess]
+) -> None:
+    """Away for longer than the grace time, a lease, and the time to start: for who watches, works and waits."""
+    flags = ("--evaluations-start-seconds", "2", "--evaluations-grace-seconds", "2")
+    daemon = start_daemon(durable_redis.url, *flags, "--redis-ping-timeout-seconds", "1")
+    worker = TalkingWorker(durable_redis.url, lease_seconds=2.0, concurrency=1)
+    worker.start()
+    try:
+        with watching(daemon, "say=20 every=0.2") as events, watching(daemon, "say=3") as waiting:
+            greeting(events)
+            greeting(waiting)
+            next(events)
+            durable_redis.kill()
+            time.sleep(5)
+            durable_redis.start()
+            assert said(events) == [*pieces(20, 1), "complete"]
+            assert said(waiting) == [*pieces(3), "complete"]
+    finally:
+        worker.close()
+
+
+def test_a_redis_that_came_back_with_an_older_state_does_not_leave_watchers_hanging(
+    redis_server: RedisServer, hasty: DaemonProcess, start_worker: Callable[..., TalkingWorker]
+) -> None:
+    start_worker(lease_seconds=1.0)
+    with watching(hasty, "say=40 every=0.1") as events:
+        id = greeting(events)
+        next(events)
+        with redis_server.client() as client:
+            names = [f"broker:{{council_score}}:{name}" for name in ("requests", id, f"{id}:events")]
+            kept = {name: client.dump(name) for name in names}
+            for _ in range(10):
+                next(events)
+            with client.pipeline() as pipe:
+                pipe.delete(*names)
+                for name, dump in kept.items():
+                    pipe.restore(name, 0, dump)
+                pipe.execute()
+        found = said(events)
+    # What the first run had said is void; the second says it all.
+    assert found[found.index("evaluation_restarted") + 1 :] == [*pieces(40), "complete"]
