@@ -60,6 +60,9 @@ class Council:
         async def ask(model: Model) -> None:
             opinions[model.name] = await _opinion(model, messages, answer)
 
+        # The stages in the order of the settings, before the models' words mingle.
+        for model in self._models:
+            await answer.send(CouncilScoreStream(stage=model.name, model=model.name, thinking="", is_complete=False))
         async with trio.open_nursery() as nursery:
             for model in self._models:
                 nursery.start_soon(ask, model)
@@ -95,7 +98,6 @@ async def _opinion(model: Model, messages: Sequence[Mapping[str, str]], answer: 
         await show(stream.feed(piece))
 
     stream = ThinkingStream(NAMES)
-    await tell(thinking="", is_complete=False)
     try:
         await model.ask(messages, hear)
         await show(stream.end())

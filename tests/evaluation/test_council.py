@@ -69,6 +69,7 @@ async def test_a_whole_council(server: ModelServer) -> None:
     answers = Answers()
     done = await evaluate(server, {"gemini": "well", "claude": "low"}, 2, answers)
 
+    assert answers.events[:2] == [*thinking("gemini"), *thinking("claude")]
     tail = "\n\n"  # the blank line between prose and verdict
     assert "".join(one.get("thinking", "") for one in answers.of("gemini")) == "".join(PROSE) + tail
     assert answers.of("gemini")[:4] == thinking("gemini", *PROSE)
