@@ -127,6 +127,7 @@ async def run_daemon(effective: Effective, *, dev: bool, on_ready: Callable[[Rea
             except UpstreamRefused as refused:
                 raise UpstreamRefused(f"{refused} (set by {effective.origins['redis.url']})") from refused
             life.start_soon(commands.serve)
+            life.start_soon(evaluations.keep_time)
             if dev:
                 life.start_soon(partial(publish_demo, config.redis.url, channel_prefix=config.redis.channel_prefix))
             async with trio.open_nursery() as connections:

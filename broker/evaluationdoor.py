@@ -32,6 +32,7 @@ from broker.ending import COMPLETE
 from broker.errors import UpstreamError
 from broker.hub import Hub
 from broker.inquiry import (
+    KINDS,
     Inquiry,
     InquiryRefused,
     Watch,
@@ -41,7 +42,7 @@ from broker.inquiry import (
     watch_of,
 )
 from broker.ledger.evaluation import OVER, Sight, new_id
-from broker.ledger.ledger import Ledger
+from broker.ledger.ledger import PAGE_BYTES, Ledger
 from broker.request import Request, RequestRefused, answer
 from broker.visit import Visit
 from broker.wireformat import WireFormat
@@ -109,6 +110,16 @@ class EvaluationDoor:
         """Since the start, by kind: evaluations that were started, and refused because too many were pending."""
         return {"started": dict(self._started), "refusedPending": dict(self._refused)}
 
+    async def keep_time(self) -> None:
+        """Come by in the ledger every second, also while nobody asks for anything. Runs until cancelled."""
+        while True:
+            for kind in KINDS:
+                try:
+                    await self._ledger.pulse(kind)
+                except UpstreamError:
+                    break
+            await trio.sleep(_LOOK_SECONDS)
+
     async def _get(self, visit: Visit, request: Request, cors: dict[str, str]) -> None:
         """EventSource shows a page nothing but events: so what is wrong with a new request is one."""
         query = request.query()
@@ -120,7 +131,7 @@ class EvaluationDoor:
         try:
             if watch is None:
                 watch = await self._start(inquiry_from_query(request.path, query))
-            sight = await self._insist(self._look, watch, watch.offset)
+            sight = await self._insist(self._ledger.follow, watch.kind, watch.id, watch.offset, 1)
         except InquiryRefused as refused:
             await self._fail(visit, cors, failure(str(refused), id=_REFUSED_ID))
             return
@@ -138,7 +149,7 @@ class EvaluationDoor:
         """Whoever can POST can read a status."""
         try:
             watch, user_id = await self._ask(visit, request)
-            sight = await self._insist(self._look, watch, watch.offset)
+            sight = await self._insist(self._ledger.follow, watch.kind, watch.id, watch.offset, 1)
         except InquiryRefused as refused:
             raise RequestRefused(400, str(refused), f"Send {example_of(request.path)}.") from None
         except _TooMany as error:
@@ -186,9 +197,6 @@ class EvaluationDoor:
                     raise
             await trio.sleep(_RETRY_SECONDS)
 
-    async def _look(self, watch: Watch, offset: int) -> Sight | None:
-        return await self._ledger.follow(watch.kind, watch.id, offset, _PAGE_EVENTS)
-
     async def _fail(self, visit: Visit, cors: dict[str, str], words: bytes) -> None:
         """A stream of nothing but an error."""
         await visit.write(stream_head(False, cors) + words)
@@ -229,6 +237,8 @@ class EvaluationDoor:
     async def _follow(self, client: Client, watch: Watch, bell: Bell, run: str) -> None:
         """Send what is answered, to the end. Runs until then, or until cancelled."""
         look_seconds = min(_LOOK_SECONDS, self._bounds.grace_seconds / 4)
+        # So that a page leaves room in the outbox for what else is to be said.
+        page_bytes = min(PAGE_BYTES, self._clients.outbox_max_bytes // 2)
         await bell.opened.wait()
         stream = client.conversation
         assert isinstance(stream, EvaluationStream)
@@ -237,7 +247,7 @@ class EvaluationDoor:
             while True:
                 bell.quieten()
                 try:
-                    sight = await self._look(watch, offset)
+                    sight = await self._ledger.follow(watch.kind, watch.id, offset, _PAGE_EVENTS, page_bytes)
                     if sight is not None and not sight.events:
                         await self._end_if_in_trouble(watch, sight)
                 except UpstreamError as error:
@@ -247,13 +257,15 @@ class EvaluationDoor:
                     continue
                 if sight is not None:
                     # A Redis that came back with an older state, or a run in the place of one that it has forgotten.
-                    known = min(sight.offset, sight.offset if sight.run == run else sight.began)
+                    known = sight.offset if sight.run == run else sight.began
                     run = sight.run
                     if known < offset:
                         offset = known
                         continue
-                # Redis may have put out the answer alone, where its memory was short.
-                if sight is None or (sight.offset > offset and not sight.events):
+                # Redis may have put out the answer alone, where its memory was short: then there is a hole.
+                if sight is None or (
+                    sight.offset > offset and (not sight.events or sight.events[0].offset != offset + 1)
+                ):
                     stream.send(failure(_GONE, id=_REFUSED_ID))
                     client.end(COMPLETE)
                     return

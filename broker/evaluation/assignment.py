@@ -79,7 +79,9 @@ class Assignment:
         if self._offset + len(self._buffer) >= EVENTS_MAX:
             raise EvaluationError(f"the evaluation has {EVENTS_MAX} events, as many as may be")
         while len(self._buffer) >= BUFFER_EVENTS:
-            self._carried = trio.Event()
+            # Several tasks of the handler may wait here: all of them for the same event.
+            if self._carried.is_set():
+                self._carried = trio.Event()
             await self._carried.wait()
         self._buffer.append(data)
         self._due.set()
@@ -118,7 +120,7 @@ class Assignment:
 
     async def _answer(self) -> tuple[str, bytes]:
         """Call the handler. Returns the name and the body of the last event."""
-        last = _failure(_UNWATCHED)
+        last: tuple[str, bytes] | None = None
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
@@ -132,23 +134,20 @@ class Assignment:
         except* Exception as group:
             log.error("evaluation handler failed", evaluation=self._taken.id, exc_info=group)
             last = _failure("internal error of the evaluation worker; it is in its log")
-        return last
+        return last or _failure(_UNWATCHED)
 
     async def _hold_lease(self, while_wanted: bool = True) -> None:
         """Say that this worker lives, and hear whether the evaluation is still ours and still wanted."""
-        failed_at = -math.inf
         while True:
             await trio.sleep(self._beat_seconds)
             try:
                 watched = await self._ledger.beat(self._worker, self._taken)
             except UpstreamError:
-                # Without Redis no watcher could say that it is there: it gets its whole grace time again.
-                failed_at = trio.current_time()
-                continue
+                continue  # a time in which Redis was away counts for no watcher: the ledger sees to that
             if watched is None:
                 self._is_ours = False
                 self._scope.cancel()
-            elif while_wanted and not watched.is_wanted and trio.current_time() - failed_at >= watched.grace_seconds:
+            elif while_wanted and not watched.is_wanted:
                 self._scope.cancel()
 
     async def _carry(self) -> None:
@@ -194,6 +193,7 @@ class Assignment:
                 await trio.sleep(_RETRY_SECONDS)
                 continue
             break
+        self._complained = ""
         if self._is_ours:
             self._offset += len(events)
             del self._buffer[: len(events)]

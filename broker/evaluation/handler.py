@@ -18,7 +18,7 @@ class EvaluationRequest:
         id: unique; its channel is `<kind>:<id>`.
         kind: `council_score` or `creative_evaluation`.
         parameters: what the client sent, decoded: names as on the wire (`videoUrl`, `transcript`).
-        attempt: 1, or 2 where another worker died with it.
+        attempt: counts every taking, also after a worker was stopped: no count of deaths.
     """
 
     id: str

@@ -25,7 +25,8 @@ from broker.ledger.ledger import Ledger
 from broker.upstream.commands import CommandLink
 
 LEASE_SECONDS = 10.0
-LEASE_MIN_SECONDS = 1.0
+# A short outage, which the ledger cannot tell from silence, must not look like a death.
+LEASE_MIN_SECONDS = 3.0
 # Between two looks for leases that ran out, at most: it comes on top of the lease.
 _WAIT_SECONDS = 0.5
 _RETRY_SECONDS = 0.5
@@ -52,7 +53,7 @@ async def serve(
         handlers: by kind: `council_score`, `creative_evaluation`.
         channel_prefix: as the daemon's `redis.channel_prefix`.
         concurrency: evaluations of each kind at once.
-        lease_seconds: another worker takes over when this one has been silent for so long; at least 1.
+        lease_seconds: another worker takes over when this one has been silent for so long; at least 3.
 
     Raises:
         ConfigError: a kind that daemons do not ask for, no handler at all, or a lease that is too short.
@@ -176,6 +177,8 @@ class Desk:
                 await trio.sleep(_RETRY_SECONDS)
 
     async def _take(self, id: str, entry: str, evaluations: trio.Nursery) -> None:
+        if entry in self._running:
+            return  # claimed from ourselves, as a beat was late
         if self._stopping.is_set():
             await self._ledger.release(self._worker, self._kind, id, entry)
             return

@@ -18,7 +18,7 @@ class EvaluationRestarted(Event):
     """Another worker begins anew: what came before is void.
 
     Args:
-        attempt: 2 for the first that begins anew.
+        attempt: which taking this is; at least 2.
     """
 
     type: ClassVar[str] = "evaluation_restarted"

@@ -34,6 +34,7 @@ class Sight:
 
     Args:
         state: `QUEUED`, `RUNNING` or `OVER`.
+        attempt: how often it was taken.
         waited_seconds: since it was queued.
         silent_seconds: since its worker last said that it lives; 0 before the first took it.
         lease_seconds: a worker that is silent for so long is given up.

@@ -7,8 +7,8 @@
     broker:{kind}:<id>:events   stream: what was answered so far, with the offsets 1, 2, 3... as ids
 
     queued ──take──▶ running ──append(last)──▶ over
-      ▲                 │
-      └────release──────┘   the worker stops, or its lease runs out and another takes the entry
+      ▲               │   ▲ │
+      └───release─────┘   └─┘ take: its lease ran out, and another worker claimed the entry
 
 Laws: every step is one script, so no reader ever sees half of one. Every taking has a token, and whoever
 appends shows it: a worker that was given up cannot answer any more, also after Redis came back with an
@@ -42,7 +42,7 @@ WORKER_SILENCE_SECONDS = 5.0
 _UNTAKEN_SECONDS = 60.0
 _FORGOTTEN_SECONDS = 3600.0
 # A reply that is larger holds up whoever shares the connection.
-_PAGE_BYTES = 4 * 1024 * 1024
+PAGE_BYTES = 4 * 1024 * 1024
 
 
 @define(eq=False)
@@ -81,15 +81,15 @@ class Ledger:
         keys = (self._requests(kind), self._state(kind, id))
         return bool(await self._commands.run(scripts.START, keys, id, parameters, user_id or "", *limits, *more))
 
-    async def follow(self, kind: str, id: str, offset: int, most: int, *, watching: bool = True) -> Sight | None:
-        """What there is behind `offset`; None where there is no such evaluation (any more).
+    async def follow(self, kind: str, id: str, offset: int, most: int, most_bytes: int = PAGE_BYTES) -> Sight | None:
+        """What a watcher sees behind `offset`; None where there is no such evaluation (any more).
 
         Args:
-            watching: somebody waits for the answer, which keeps the work going.
+            most, most_bytes: bound a page; one event comes, whatever its size.
         """
         keys = (self._state(kind, id), self._events(kind, id), self._workers(kind), self._pulse(kind))
         bounds = (_milliseconds(WORKER_SILENCE_SECONDS), _milliseconds(_UNTAKEN_SECONDS))
-        found = await self._commands.run(scripts.FOLLOW, keys, offset, most, _PAGE_BYTES, int(watching), *bounds)
+        found = await self._commands.run(scripts.FOLLOW, keys, offset, most, most_bytes, *bounds)
         if not found:
             return None
         state, attempt, waited, silent, lease, last, workers, events, run, began = found
@@ -165,6 +165,10 @@ class Ledger:
             ("XREADGROUP", "GROUP", GROUP, worker, "STREAMS", self._requests(kind), "0")
         )
         return _entries(_whole(reply)[0][1])
+
+    async def pulse(self, kind: str) -> None:
+        """Come by, so that a time in which nobody asks for anything is not taken for one without Redis."""
+        await self._commands.run(scripts.PULSE, (self._pulse(kind),))
 
     async def live(self, worker: str, kind: str) -> None:
         """Say that a worker for a kind runs."""

@@ -15,8 +15,8 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
-# The last key is the pulse. Whoever watches or works comes by every second; where nobody came for longer,
-# Redis was away for all of them: no silence counts that began before it was back.
+# The last key is the pulse. Every daemon, watcher and worker comes by every second; where nobody came for
+# longer, Redis was away for all of them: no silence counts that began before it was back.
 _PULSE = (
     _NOW
     + """
@@ -59,7 +59,7 @@ START = Script(
     + """
 if redis.call('EXISTS', KEYS[2]) == 1 then return 1 end
 if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[6]) then
-    for _, pending in ipairs(redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 100)) do
+    for _, pending in ipairs(redis.call('XRANGE', KEYS[1], '-', '+')) do
         if redis.call('EXISTS', ARGV[8] .. pending[2][2]) == 0 then redis.call('XDEL', KEYS[1], pending[1]) end
     end
     if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[6]) then return 0 end
@@ -73,22 +73,20 @@ return 1
 """
 )
 
-# KEYS: state, events, workers, pulse. ARGV: offset seen, most events, most bytes, whether this is a
-# watcher, worker silence ms, ms that the state outlives the grace time while nobody has taken it.
+# KEYS: state, events, workers, pulse. ARGV: offset seen, most events, most bytes, worker silence ms, ms that
+# the state outlives the grace time while nobody has taken it.
 FOLLOW = Script(
     _PULSE
     + """
 local found = redis.call('HMGET', KEYS[1], 'state', 'attempt', 'asked', 'beat', 'lease', 'offset', 'grace',
     'run', 'began', 'keep')
 if not found[1] then return {} end
-if ARGV[4] == '1' then
-    redis.call('HSET', KEYS[1], 'watched', now)
-    if found[1] == 'queued' then
-        local keep = found[10]
-        if found[2] == '0' then keep = found[7] + ARGV[6] end
-        redis.call('PEXPIRE', KEYS[1], keep)
-        redis.call('PEXPIRE', KEYS[2], keep)
-    end
+redis.call('HSET', KEYS[1], 'watched', now)
+if found[1] == 'queued' then
+    local keep = found[10]
+    if found[2] == '0' then keep = found[7] + ARGV[5] end
+    redis.call('PEXPIRE', KEYS[1], keep)
+    redis.call('PEXPIRE', KEYS[2], keep)
 end
 local events, bytes = {}, 0
 if tonumber(found[6]) > tonumber(ARGV[1]) then
@@ -99,7 +97,7 @@ if tonumber(found[6]) > tonumber(ARGV[1]) then
     end
 end
 local workers = 0
-if found[1] ~= 'over' then workers = redis.call('ZCOUNT', KEYS[3], now - ARGV[5], '+inf') end
+if found[1] ~= 'over' then workers = redis.call('ZCOUNT', KEYS[3], now - ARGV[4], '+inf') end
 return {found[1], tonumber(found[2]), since(found[3]), since(found[4] or now), tonumber(found[5] or 0),
     tonumber(found[6]), workers, events, found[8], tonumber(found[9])}
 """
@@ -162,6 +160,8 @@ RETIRE = Script(
     _NOW
     + _GIVE_BACK
     + """
+redis.call('ZREM', KEYS[2], ARGV[1])
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 for _, pending in ipairs(redis.call('XPENDING', KEYS[1], 'workers', '-', '+', 100, ARGV[1])) do
     local entry = redis.call('XRANGE', KEYS[1], pending[1], pending[1])[1]
     if entry then
@@ -171,10 +171,7 @@ for _, pending in ipairs(redis.call('XPENDING', KEYS[1], 'workers', '-', '+', 10
     end
 end
 local left = #redis.call('XPENDING', KEYS[1], 'workers', '-', '+', 1, ARGV[1])
-if left == 0 then
-    redis.call('ZREM', KEYS[2], ARGV[1])
-    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], 'workers', ARGV[1])
-end
+if left == 0 then redis.call('XGROUP', 'DELCONSUMER', KEYS[1], 'workers', ARGV[1]) end
 return left
 """
 )
@@ -189,7 +186,12 @@ if found[2] ~= ARGV[1] then return 0 end
 local offset = tonumber(ARGV[2])
 local done = tonumber(found[3]) - offset
 if done < 0 or done > #ARGV - 4 then return 0 end
-if done == #ARGV - 4 then return 1 end
+if done > 0 then
+    -- Was it this that was done, or has a watcher ended a run that was silent for too long?
+    local there = redis.call('XRANGE', KEYS[3], found[3] .. '-0', found[3] .. '-0')[1]
+    if not there or there[2][4] ~= ARGV[4 + done] then return 0 end
+    if done == #ARGV - 4 then return 1 end
+end
 if found[1] ~= 'queued' and found[1] ~= 'running' then return 0 end
 offset = offset + done
 for index = 5 + done, #ARGV do
@@ -221,6 +223,9 @@ if now - back < tonumber(ARGV[2]) then return {'0-0', {}} end
 return redis.call('XAUTOCLAIM', KEYS[1], 'workers', ARGV[1], ARGV[2], ARGV[3], 'COUNT', ARGV[4])
 """
 )
+
+# KEYS: pulse.
+PULSE = Script(_PULSE)
 
 # KEYS: workers, pulse. ARGV: worker, silence ms.
 LIVE = Script(

@@ -55,6 +55,7 @@ class CommandLink:
     _due: trio.Event = Factory(trio.Event)
     _why_away: str = "not connected yet"
     _broken: trio.CancelScope | None = None
+    _is_connected: bool = False
 
     @_answer_seconds.default
     def _default_answer_seconds(self) -> float:
@@ -74,15 +75,19 @@ class CommandLink:
                 self._why_away = str(error)
             else:
                 self._why_away = ""
-                attempts = 0
+                opened_at = trio.current_time()
                 try:
                     await self._converse(connection)
                 except* UpstreamError as group:
                     self._why_away = "; ".join(map(str, group.exceptions))
                 finally:
+                    self._is_connected = False
                     connection.close()
                     self._lose_sent()
                 log.info("Redis command connection lost", why=self._why_away)
+                # One that lives for a moment only is no reason to come back at once, again and again.
+                if trio.current_time() - opened_at >= self._section.backoff_max_seconds:
+                    attempts = 0
             most = min(self._section.backoff_max_seconds, self._section.backoff_min_seconds * 2 ** min(attempts, 20))
             attempts += 1
             await trio.sleep(random.uniform(0, most))
@@ -118,6 +123,8 @@ class CommandLink:
 
     def post(self, script: Script, keys: tuple[str, ...], *arguments: Argument) -> None:
         """As `Commands.post`. Whole, as nobody would see that Redis does not know the digest."""
+        if not self._is_connected:
+            return  # what is said now would be untrue when Redis is back
         try:
             self._add(_packed(("EVAL", script.text, len(keys), *keys, *arguments)), 1)
         except UpstreamError:
@@ -143,6 +150,7 @@ class CommandLink:
         Raises:
             UpstreamError: it is gone, or an answer is overdue.
         """
+        self._is_connected = True
         with trio.CancelScope() as self._broken:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write, connection)

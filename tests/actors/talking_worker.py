@@ -76,7 +76,7 @@ class TalkingWorker:
     """One such process. Blocks; call from a thread or before the loop."""
 
     redis_url: str
-    lease_seconds: float = 2.0
+    lease_seconds: float = 3.0
     concurrency: int = 8
     process: subprocess.Popen[bytes] = field(init=False)
     _lines: deque[str] = field(init=False, factory=deque)

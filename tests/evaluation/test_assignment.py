@@ -150,11 +150,30 @@ async def test_it_stops_when_nobody_watches(autojump_clock: MockClock) -> None:
     assert (ledger.published, ledger.names) == (["0", "cancelled: nobody watched the evaluation any more"], ["error"])
 
 
-async def test_after_an_outage_watchers_have_their_whole_grace_time_again(autojump_clock: MockClock) -> None:
+async def test_what_redis_says_after_an_outage_counts(autojump_clock: MockClock) -> None:
+    """It has left the outage out already."""
     away = UpstreamError("gone")
-    ledger = ScriptedLedger(beats=[away, away, away, Watched(60, 10)])
+    ledger = ScriptedLedger(beats=[away, away, WANTED, Watched(10, 10)])
     await assignment(ledger, for_ever).run()
-    assert trio.current_time() == pytest.approx(13, abs=0.2)
+    assert trio.current_time() == pytest.approx(4, abs=0.2)
+
+
+async def test_all_who_wait_for_a_full_buffer_go_on(autojump_clock: MockClock) -> None:
+    async def many(request: EvaluationRequest, answer: Answer) -> Mapping[str, Any]:
+        async def say(name: str) -> None:
+            for number in range(700):
+                await answer.send(piece(f"{name}{number}"))
+
+        async with trio.open_nursery() as nursery:
+            for name in "abc":
+                nursery.start_soon(say, name)
+        return {}
+
+    ledger = ScriptedLedger(failures=3)
+    with trio.fail_after(60):
+        await assignment(ledger, many).run()
+    assert len(ledger.published) == 2101
+    assert [text for text in ledger.published if text[0] == "b"] == [f"b{number}" for number in range(700)]
 
 
 async def test_cancelled_it_is_given_back(autojump_clock: MockClock) -> None:

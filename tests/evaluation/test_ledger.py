@@ -187,12 +187,33 @@ async def test_a_time_without_redis_counts_for_nobody(redis_server: RedisServer)
                 for name in names:
                     client.hincrby(f"broker:{{council_score}}:{key}", name, -60_000)
         assert await ledger.claim("w2", KIND, 0.05, 5) == []
-        seen = await ledger.follow(KIND, ID, 0, 1, watching=False)
-        assert seen is not None
-        assert max(seen.waited_seconds, seen.silent_seconds) < 1
         beat = await ledger.beat("w1", taken)
         assert beat is not None
         assert beat.is_wanted
+        seen = await sight(ledger)
+        assert max(seen.waited_seconds, seen.silent_seconds) < 1
+
+
+async def test_a_time_in_which_nobody_came_for_anything_is_not_one_without_redis(redis_server: RedisServer) -> None:
+    """A request whose watcher has left, and a worker that comes later: the daemon has kept time."""
+    async with opened(redis_server) as ledger:
+        await ledger.pulse(KIND)
+        await start(ledger)
+        with redis_server.client() as client:
+            client.hincrby(f"broker:{{council_score}}:{ID}", "watched", -11_000)
+            client.hincrby("broker:{council_score}:pulse", "back", -60_000)
+        await ledger.pulse(KIND)
+        assert not (await take(ledger)).watched.is_wanted
+
+
+async def test_an_end_that_a_watcher_said_is_not_taken_for_ones_own(redis_server: RedisServer) -> None:
+    """The worker was silent for too long; a watcher ended its run, and it wakes up."""
+    async with opened(redis_server) as ledger:
+        await start(ledger)
+        taken = await take(ledger)
+        assert await ledger.append(KIND, ID, taken.run, 0, [b"given up"], "error")
+        assert not await ledger.append(KIND, ID, taken.run, 0, [b"done"], "complete")
+        assert [answered.event for answered in (await sight(ledger)).events] == [b"given up"]
 
 
 async def test_two_workers_that_took_it_before_and_after_redis_forgot_are_told_apart(
@@ -225,16 +246,15 @@ async def test_a_refused_publish_does_not_lose_the_event(redis_server: RedisServ
         assert [answered.event for answered in (await sight(ledger)).events] == [b"1", b"2"]
 
 
-async def test_a_page_is_bounded_in_bytes(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("broker.ledger.ledger._PAGE_BYTES", 10)
+async def test_a_page_is_bounded_in_bytes(redis_server: RedisServer) -> None:
     async with opened(redis_server) as ledger:
         await start(ledger)
         taken = await take(ledger)
         await ledger.append(KIND, ID, taken.run, 0, [b"x" * 20, b"123", b"456", b"78901"])
         offset, pages = 0, []
-        while events := (await sight(ledger, offset)).events:
-            pages.append([answered.offset for answered in events])
-            offset = events[-1].offset
+        while (seen := await ledger.follow(KIND, ID, offset, 100, 10)) and seen.events:
+            pages.append([answered.offset for answered in seen.events])
+            offset = seen.events[-1].offset
         assert pages == [[1], [2, 3], [4]]
 
 
@@ -342,7 +362,6 @@ async def test_only_who_watches_keeps_it_wanted(redis_server: RedisServer) -> No
         await start(ledger, grace=0.2)
         taken = await take(ledger)
         await trio.sleep(0.25)
-        assert (await ledger.follow(KIND, ID, 0, 1, watching=False)) is not None
         beat = await ledger.beat("w1", taken)
         assert beat is not None
         assert (beat.is_wanted, beat.grace_seconds) == (False, 0.2)

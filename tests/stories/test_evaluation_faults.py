@@ -19,11 +19,11 @@ from tests.actors.watcher import greeting, pieces, said, watching
 def test_another_worker_takes_over_from_one_that_is_killed_and_the_watcher_is_told(
     daemon: DaemonProcess, start_worker: Callable[..., TalkingWorker]
 ) -> None:
-    first = start_worker(lease_seconds=1.0)
+    first = start_worker(lease_seconds=3.0)
     with watching(daemon, "say=50 every=0.1") as events:
         greeting(events)
         assert next(events).json()["thinking"] == "piece 0"
-        second = start_worker(lease_seconds=1.0)
+        second = start_worker(lease_seconds=3.0)
         first.kill()
         found = said(events)
     at = found.index("evaluation_restarted")
@@ -33,14 +33,14 @@ def test_another_worker_takes_over_from_one_that_is_killed_and_the_watcher_is_to
 
 
 def test_a_second_death_ends_it(hasty: DaemonProcess, start_worker: Callable[..., TalkingWorker]) -> None:
-    first = start_worker(lease_seconds=1.0)
+    first = start_worker(lease_seconds=3.0)
     with watching(hasty, "say=100 every=0.1 always") as events:
         greeting(events)
         next(events)
-        second = start_worker(lease_seconds=1.0)
+        second = start_worker(lease_seconds=3.0)
         first.kill()
         second.await_line("took 2")
-        third = start_worker(lease_seconds=1.0)
+        third = start_worker(lease_seconds=3.0)
         second.kill()
         found = said(events)
     assert found[-1] == "the evaluation was given up: every worker that took it died"
@@ -50,7 +50,7 @@ def test_a_second_death_ends_it(hasty: DaemonProcess, start_worker: Callable[...
 
 
 def test_the_death_of_the_only_worker_is_told(hasty: DaemonProcess, start_worker: Callable[..., TalkingWorker]) -> None:
-    worker = start_worker(lease_seconds=1.0)
+    worker = start_worker(lease_seconds=3.0)
     with watching(hasty, "say=100 every=0.1") as events:
         greeting(events)
         next(events)
@@ -61,11 +61,11 @@ def test_the_death_of_the_only_worker_is_told(hasty: DaemonProcess, start_worker
 def test_a_worker_that_was_frozen_says_nothing_after_another_took_over(
     daemon: DaemonProcess, start_worker: Callable[..., TalkingWorker]
 ) -> None:
-    first = start_worker(lease_seconds=1.0)
+    first = start_worker(lease_seconds=3.0)
     with watching(daemon, "say=20 every=0.3") as events:
         id = greeting(events)
         next(events)
-        start_worker(lease_seconds=1.0)
+        start_worker(lease_seconds=3.0)
         first.process.send_signal(signal.SIGSTOP)
         found = []
         for event in events:
@@ -151,7 +151,7 @@ def test_a_redis_that_was_killed_and_came_back_cost_nobody_anything(
     """Away for longer than the grace time, a lease, and the time to start: for who watches, works and waits."""
     flags = ("--evaluations-start-seconds", "2", "--evaluations-grace-seconds", "2")
     daemon = start_daemon(durable_redis.url, *flags, "--redis-ping-timeout-seconds", "1")
-    worker = TalkingWorker(durable_redis.url, lease_seconds=2.0, concurrency=1)
+    worker = TalkingWorker(durable_redis.url, lease_seconds=3.0, concurrency=1)
     worker.start()
     try:
         with watching(daemon, "say=20 every=0.2") as events, watching(daemon, "say=3") as waiting:
@@ -170,7 +170,7 @@ def test_a_redis_that_was_killed_and_came_back_cost_nobody_anything(
 def test_a_redis_that_came_back_with_an_older_state_does_not_leave_watchers_hanging(
     redis_server: RedisServer, hasty: DaemonProcess, start_worker: Callable[..., TalkingWorker]
 ) -> None:
-    start_worker(lease_seconds=1.0)
+    start_worker(lease_seconds=3.0)
     with watching(hasty, "say=40 every=0.1") as events:
         id = greeting(events)
         next(events)

@@ -190,7 +190,8 @@ def test_nothing_of_a_finished_evaluation_stays_but_its_answer(
     worker.end(signal.SIGTERM)
     with redis_server.client() as client:
         assert sorted(client.keys("*")) == [
-            f"broker:{{council_score}}:{name}".encode() for name in (id, f"{id}:events", "pulse", "requests")
+            *(f"broker:{{council_score}}:{name}".encode() for name in (id, f"{id}:events", "pulse", "requests")),
+            b"broker:{creative_evaluation}:pulse",
         ]
         assert client.xlen("broker:{council_score}:requests") == 0
         assert client.xinfo_consumers("broker:{council_score}:requests", "workers") == []

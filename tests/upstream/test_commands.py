@@ -259,6 +259,9 @@ async def test_the_queue_is_bounded_in_calls_and_in_bytes(monkeypatch: pytest.Mo
     link = CommandLink(Redis(url="redis://127.0.0.1:1/0", ping_timeout_seconds=0.1))
     full = "too many commands wait for Redis; try again in a moment"
     assert await failure_of(lambda: link.execute(("ECHO", b"x" * 1000))) == full
+    link.post(COUNT, ("n",))
+    assert len(link._waiting) == 0  # nothing is posted where there is no connection
+    link._is_connected = True
     link.post(TWICE, (), b"x" * 1000)
     assert (len(link._waiting), link._waiting_bytes) == (0, 0)
     for _ in range(3):
@@ -274,6 +277,7 @@ async def test_what_is_posted_is_done_and_what_cannot_be_is_not_told(
 ) -> None:
     link = link_to(redis_server)
     nursery.start_soon(link.serve)
+    await link.execute(("PING",))
     link.post(Script("return redis.call('NONSENSE')"), ())
     link.post(COUNT, ("n",))
     assert await link.execute(("GET", "n")) == [b"1"]
