@@ -17,8 +17,8 @@ import pytest
 import trio
 
 from tests.actors.daemon_process import DaemonProcess
-from tests.actors.model_server import PROSE, ModelServer, open_model_server
-from tests.actors.redis_server import RedisServer
+from tests.actors.model_server import PROSE, Call, ModelServer, open_model_server, verdict
+from tests.actors.redis_server import RedisServer, free_port
 
 ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "broker", "evaluate")
@@ -209,3 +209,63 @@ def test_the_model_server_runs_for_a_person() -> None:
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+async def test_dev_evaluate_and_curl_stream_a_council_as_it_speaks(
+    tmp_path: Path, start_daemon: Callable[..., DaemonProcess], models: ModelServer
+) -> None:
+    """What curl prints comes while a model still speaks, not when all is over."""
+    go_on = trio.Event()
+
+    async def held(call: Call) -> None:
+        await call.start()
+        await call.say(*PROSE)
+        await go_on.wait()
+        await call.say(verdict())
+        await call.finish()
+
+    models.scripts["held"] = held
+    port = free_port()
+    daemon = await trio.to_thread.run_sync(lambda: start_daemon(None, "--dev", "--embedded-port", str(port)))
+    file = config(tmp_path, models.base_url, ('"slow"', '"held"'))
+    url = f"{daemon.url}/api/stream/council-score?videoUrl=v&transcript=t"
+    async with worker("--config", str(file), "--redis", f"redis://127.0.0.1:{port}/0"):
+        async with trio.open_nursery() as nursery:
+            curl = await nursery.start(
+                partial(trio.run_process, ["curl", "-sN", "--max-time", "30", url], stdout=subprocess.PIPE)
+            )
+            printed = b""
+            with trio.fail_after(BOUND_SECONDS):
+                while json.dumps(PROSE[-1])[1:-1].encode() not in b"".join(
+                    line for line in printed.split(b"\n") if b'"stage":"claude"' in line
+                ):
+                    printed += await curl.stdout.receive_some()
+                assert b"event: complete" not in printed
+                go_on.set()
+                while data := await curl.stdout.receive_some():
+                    printed += data
+    *_, last = printed.decode().strip().split("\n\n")
+    assert last.split("\n")[1] == "event: complete"
+    assert [score["model"] for score in json.loads(last.partition("data: ")[2])["data"]["scores"]] == [
+        "gemini",
+        "claude",
+        "gpt4",
+    ]
+
+
+async def test_who_leaves_ends_the_calls_to_the_models(
+    tmp_path: Path, redis_server: RedisServer, start_daemon: Callable[..., DaemonProcess], models: ModelServer
+) -> None:
+    """So that no tokens are burnt for nobody."""
+    daemon = await trio.to_thread.run_sync(lambda: start_daemon(redis_server.url, "--evaluations-grace-seconds", "1"))
+    file = config(tmp_path, models.base_url, ('"slow"', '"forever"'))
+    async with worker("--config", str(file), "--redis", redis_server.url):
+        async with await trio.open_tcp_stream("127.0.0.1", daemon.port) as browser:
+            request = "GET /api/stream/council-score?videoUrl=v&transcript=t HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            await browser.send_all(request.encode())
+            with trio.fail_after(BOUND_SECONDS):
+                calls = await models.wait_calls(4)
+            (call,) = [call for call in calls if call.model == "forever"]
+            assert not call.disconnected.is_set()
+        with trio.fail_after(1 + 2 + BOUND_SECONDS / 3):
+            await call.disconnected.wait()
