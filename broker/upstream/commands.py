@@ -11,7 +11,6 @@ Bounds: `_CALLS_MAX` calls and `_BYTES_MAX` bytes wait to be sent; the deadline 
 
 from __future__ import annotations
 
-import random
 from collections import deque
 from typing import Any
 
@@ -22,6 +21,7 @@ from attrs import Factory, define, field
 from broker.command import Argument, Script
 from broker.config.sections import Redis
 from broker.errors import UpstreamError
+from broker.upstream.backoff import Backoff
 from broker.upstream.connection import RedisConnection, pack
 
 _CALLS_MAX = 10_000
@@ -63,7 +63,7 @@ class CommandLink:
 
     async def serve(self) -> None:
         """Carry commands. Runs until cancelled; connects when the first command waits."""
-        attempts = 0
+        backoff = Backoff(self._section)
         while True:
             while not self._waiting:
                 await self._await_call()
@@ -85,12 +85,8 @@ class CommandLink:
                     connection.close()
                     self._lose_sent()
                 log.info("Redis command connection lost", why=self._why_away)
-                # One that lives for a moment only is no reason to come back at once, again and again.
-                if trio.current_time() - opened_at >= self._section.backoff_max_seconds:
-                    attempts = 0
-            most = min(self._section.backoff_max_seconds, self._section.backoff_min_seconds * 2 ** min(attempts, 20))
-            attempts += 1
-            await trio.sleep(random.uniform(0, most))
+                backoff.lived(trio.current_time() - opened_at)
+            await trio.sleep(backoff.seconds())
 
     async def execute(self, *commands: tuple[Argument, ...]) -> list[Any]:
         """As `Commands.execute`."""

@@ -13,7 +13,6 @@ Bounds: a reconnect waits a random time up to a bound that doubles from `backoff
 
 from __future__ import annotations
 
-import random
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +29,7 @@ from broker.errors import UpstreamError, UpstreamRefused
 from broker.hub import Hub, Outage, UpstreamStatistics
 from broker.interest import Interest
 from broker.message import REFUSALS, refusal
+from broker.upstream.backoff import Backoff
 from broker.upstream.connection import RedisConnection, pack
 from broker.upstream.gathering import Gathering
 from broker.upstream.refusals import Refusals
@@ -93,7 +93,7 @@ class Link:
             UpstreamRefused: Redis refused the first connection; trying again would not help.
         """
         shown = mask_url(self._section.url)
-        attempts = 0
+        backoff = Backoff(self._section)
         started = False
         told = ""
         while True:
@@ -115,14 +115,11 @@ class Link:
                     self._lose(connection, hub, group)
                 finally:
                     connection.close()
-                # One that lives for a moment only is no reason to come back at once, again and again.
-                if trio.current_time() - opened_at >= self._section.backoff_max_seconds:
-                    attempts = 0
+                backoff.lived(trio.current_time() - opened_at)
             if not started:
                 started = True
                 task_status.started()
-            await trio.sleep(self._backoff_seconds(attempts))
-            attempts += 1
+            await trio.sleep(backoff.seconds())
 
     def statistics(self) -> UpstreamStatistics:
         refused_by_type = self._refusals.counts()
@@ -136,10 +133,6 @@ class Link:
             self._away_since,
             refused_by_type,
         )
-
-    def _backoff_seconds(self, attempts: int) -> float:
-        most = min(self._section.backoff_max_seconds, self._section.backoff_min_seconds * 2 ** min(attempts, 20))
-        return random.uniform(0, most)
 
     async def _listen(self, connection: RedisConnection, hub: Hub, task_status: trio.TaskStatus[None] | None) -> None:
         async with trio.open_nursery() as nursery:
