@@ -110,7 +110,6 @@ class Assignment:
             if not is_over and trio.current_effective_deadline() == -math.inf:
                 with trio.move_on_after(_RELEASE_SECONDS, shield=True):
                     await self._release()
-                    log.info("evaluation given back", evaluation=taken.id, kind=taken.kind)
         if not self._is_ours:
             log.warning("evaluation lost: ended elsewhere, or taken over", evaluation=taken.id)
             return
@@ -210,7 +209,9 @@ class Assignment:
         try:
             await self._ledger.release(self._worker, taken.kind, taken.id, taken.entry)
         except UpstreamError as error:
-            log.warning("evaluation not given back: its lease must run out", evaluation=self._taken.id, why=str(error))
+            log.warning("evaluation not given back: its lease must run out", evaluation=taken.id, why=str(error))
+        else:
+            log.info("evaluation given back", evaluation=taken.id, kind=taken.kind)
 
 
 def _request(taken: Taken) -> EvaluationRequest:
