@@ -97,6 +97,18 @@ class Clients:
     farewell_seconds: float = setting(
         2.0, "How long a client that is being ended may take to read its goodbye and to close its end.", least=0.1
     )
+    catch_up_bytes: int = setting(
+        64 * KIB,
+        "Bytes that may wait for a client before its channels' policies for slow clients apply; "
+        "also the size of the steps in which it is served from history.",
+        least=4 * KIB,
+    )
+    patience_seconds: float = setting(
+        60.0,
+        "How long a client that is too slow, on channels whose policy is not disconnect, may take nothing at all; "
+        "then it is ended with code 4002.",
+        least=0.1,
+    )
 
 
 @frozen
@@ -139,6 +151,27 @@ class Channels:
     )
     message_max_bytes: int = setting(
         MIB, "The largest event taken from Redis; a larger one is dropped and counted.", least=1 * KIB, most=64 * MIB
+    )
+
+
+@frozen
+class History:
+    """Past events of channels, kept in Redis; which types have how many is said in their tables."""
+
+    position_seconds: float = setting(
+        86400.0,
+        "How long a quiet channel's position is kept; who comes back later is told of a gap.",
+        least=60.0,
+        most=366 * 86400.0,
+    )
+    check_seconds: float = setting(
+        30.0, "How often a silent channel is compared with Redis, in case a message was missed.", least=1.0
+    )
+    lease_seconds: float = setting(
+        2.0,
+        "How long the daemon that records plain PUBLISHes may be silent before another takes over.",
+        least=0.5,
+        most=60.0,
     )
 
 
@@ -213,6 +246,7 @@ class Config:
     websocket: WebSocket = WebSocket()
     sse: Sse = Sse()
     channels: Channels = Channels()
+    history: History = History()
     evaluations: Evaluations = Evaluations()
     publish: Publish = Publish()
     daemon: Daemon = Daemon()
