@@ -68,6 +68,13 @@ class Census:
                 "messages": hub.messages,
                 "deliveries": hub.deliveries,
                 "bytes": hub.bytes,
+                "gaps": hub.gaps,
+                "slow": {
+                    "now": hub.late,
+                    "fellBehind": hub.fell_behind,
+                    "skipped": hub.skipped,
+                    "dropped": hub.dropped,
+                },
                 "endings": clientele.endings,
             },
             **{name: statistics() for name, statistics in self._others.items()},

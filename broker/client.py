@@ -103,6 +103,7 @@ class Client:
                 self.end,
                 self._bounds.outbox_max_bytes,
                 self._bounds.outbox_max_age_seconds,
+                self._bounds.patience_seconds,
             )
             conversation = self.conversation = converse(self)
             try:

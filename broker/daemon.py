@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -23,12 +24,15 @@ from broker.clientele import Clientele
 from broker.config.address import Address
 from broker.config.sections import Config
 from broker.config.sources import Effective
+from broker.config.types import TypeOptions
 from broker.cors import LOOPBACK
 from broker.demo import publish_demo
 from broker.door import Door, Route
 from broker.ending import SHUTDOWN
 from broker.errors import ConfigError, Problem, UpstreamRefused
 from broker.evaluationdoor import EvaluationDoor
+from broker.history.history import History
+from broker.history.keys import Keys
 from broker.hub import Hub
 from broker.inquiry import PATHS as EVALUATION_PATHS
 from broker.ledger.ledger import Ledger
@@ -37,14 +41,19 @@ from broker.openfiles import connections_for, raise_open_file_limit
 from broker.sse import SseDoor
 from broker.stream import ROOT as STREAM_ROOT
 from broker.stream import EndedStreams
+from broker.topic.topic import Terms, Topic
+from broker.topic.trail import Trail
 from broker.upstream.commands import CommandLink
 from broker.upstream.embedded import EmbeddedServer, open_embedded
 from broker.upstream.link import Link
+from broker.upstream.recorder import Recorder
 from broker.web.publishing import Publishing
 from broker.web.server import WebServer
 from broker.websocket import WebSocketDoor
 
 log = structlog.get_logger(__name__)
+
+_DEFAULT_OPTIONS = TypeOptions()
 
 
 @frozen
@@ -82,12 +91,32 @@ async def run_daemon(effective: Effective, *, dev: bool, on_ready: Callable[[Rea
         ):
             link = Link(config.redis, config.channels.message_max_bytes, config.declared_types)
             ended = EndedStreams(config.sse.ended_seconds)
-            hub = Hub(link, lambda name: ended.add(name, trio.current_time()))
+            keys = Keys(config.redis.channel_prefix)
+            commands = CommandLink(config.redis)
+            reads = CommandLink(config.redis)
+            history = History(
+                config.history,
+                keys,
+                reads,
+                config.clients.catch_up_bytes,
+                config.channels.message_max_bytes,
+                lambda name: _options(config, name).replay,
+                link.check_of,
+            )
+            terms = Terms(
+                time.time,
+                config.clients.catch_up_bytes,
+                config.clients.outbox_max_bytes,
+                lambda name: ended.add(name, trio.current_time()),
+            )
+            hub = Hub(link, lambda name: _topic(name, _options(config, name), terms, history), terms.books)
             clientele = Clientele()
             served = _served_types(config)
             websockets = WebSocketDoor(hub, clientele, config.clients, config.websocket, served, lambda: link.is_away)
             streams = SseDoor(
                 hub,
+                history,
+                lambda name: _options(config, name).keeps_history,
                 clientele,
                 config.clients,
                 config.sse,
@@ -96,7 +125,6 @@ async def run_daemon(effective: Effective, *, dev: bool, on_ready: Callable[[Rea
                 ended,
                 lambda: link.is_away,
             )
-            commands = CommandLink(config.redis)
             ledger = Ledger(commands, config.redis.channel_prefix)
             evaluations = EvaluationDoor(
                 hub, clientele, ledger, config.clients, config.sse, config.evaluations, config.listen.cors_origins
@@ -108,6 +136,7 @@ async def run_daemon(effective: Effective, *, dev: bool, on_ready: Callable[[Rea
                 {
                     "publishing": publishing.statistics,
                     "evaluations": evaluations.statistics,
+                    "history": lambda: {**history.statistics(), **recorder.statistics()},
                     "connections": lambda: _connections(door),
                 },
             )
@@ -122,11 +151,29 @@ async def run_daemon(effective: Effective, *, dev: bool, on_ready: Callable[[Rea
                 ),
                 max_connections,
             )
+
+            def take_plain(is_plain: bool) -> None:
+                """What nobody can record is handed on as it comes."""
+                hub.is_plain = link.is_plain = is_plain
+
+            recorder = Recorder(
+                config.redis,
+                config.history,
+                keys,
+                config.declared_types,
+                config.channels.message_max_bytes,
+                link.refusals,
+                lambda why: take_plain(True),
+                lambda: take_plain(False),
+            )
             try:
                 await life.start(link.serve, hub)
             except UpstreamRefused as refused:
                 raise UpstreamRefused(f"{refused} (set by {effective.origins['redis.url']})") from refused
             life.start_soon(commands.serve)
+            life.start_soon(reads.serve)
+            await life.start(history.serve, hub)
+            await life.start(recorder.serve)
             life.start_soon(evaluations.keep_time)
             if dev:
                 life.start_soon(partial(publish_demo, config.redis.url, channel_prefix=config.redis.channel_prefix))
@@ -144,6 +191,7 @@ async def run_daemon(effective: Effective, *, dev: bool, on_ready: Callable[[Rea
                 door.dismiss_all()
                 clientele.end_all(SHUTDOWN)
                 connections.cancel_scope.deadline = trio.current_time() + config.daemon.drain_seconds
+            await recorder.release()
             log.info("stopped", cut_off=clientele.statistics().endings.get("cancelled", 0))
             life.cancel_scope.cancel()
 
@@ -208,6 +256,17 @@ def _served_types(config: Config) -> frozenset[str] | None:
     if config.channels.undeclared == "serve":
         return None
     return frozenset(config.declared_types)
+
+
+def _options(config: Config, name: bytes) -> TypeOptions:
+    """The options of a channel's type."""
+    return config.types.get(name.partition(b":")[0].decode(), _DEFAULT_OPTIONS)
+
+
+def _topic(name: bytes, options: TypeOptions, terms: Terms, history: History) -> Topic:
+    if options.keeps_history:
+        return Trail(name, options.slow_policy, terms, historian=history)
+    return Topic(name, options.slow_policy, terms)
 
 
 def _connections(door: Door) -> dict[str, int]:

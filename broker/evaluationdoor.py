@@ -43,6 +43,7 @@ from broker.inquiry import (
 )
 from broker.ledger.evaluation import OVER, Sight, new_id
 from broker.ledger.ledger import PAGE_BYTES, Ledger
+from broker.position import Start
 from broker.request import Request, RequestRefused, answer
 from broker.visit import Visit
 from broker.wireformat import WireFormat
@@ -68,7 +69,8 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 # What is published is not delivered from here: the door is only woken by it.
-_BELL = WireFormat("bell", lambda payloads: b"")
+_RING = b"."
+_BELL = WireFormat("bell", lambda name, payloads: _RING, lambda name, run: _RING, lambda name, gap: _RING)
 
 
 @define(eq=False)
@@ -123,7 +125,7 @@ class EvaluationDoor:
     async def _get(self, visit: Visit, request: Request, cors: dict[str, str]) -> None:
         """EventSource shows a page nothing but events: so what is wrong with a new request is one."""
         query = request.query()
-        last_event_id = _last_event_id(request, query)
+        last_event_id = request.last_event_id(query)
         if last_event_id == _REFUSED_ID:
             await visit.write(answer(204, b"", cors))
             return
@@ -161,7 +163,7 @@ class EvaluationDoor:
 
     async def _ask(self, visit: Visit, request: Request) -> tuple[Watch, str | None]:
         """What a POST is about, and for whom. Its body is let go here: the answer may take minutes."""
-        watch = watch_of(request.path, _last_event_id(request, []))
+        watch = watch_of(request.path, request.last_event_id([]))
         body = await visit.read_body(request)
         if watch is not None:
             return watch, None
@@ -315,6 +317,10 @@ class Bell:
     def deliver(self, data: bytes, events: int, now: float) -> None:
         self._rung.set()
 
+    def offer(self, data: bytes, events: int, now: float, most: int) -> bool:
+        self._rung.set()
+        return True
+
     def quieten(self) -> None:
         if self._rung.is_set():
             self._rung = trio.Event()
@@ -365,7 +371,7 @@ class EvaluationStream(AnswerStream):
     def closed(self) -> None:
         self._hub.leave(self, self._name)
 
-    def joined(self, names: tuple[bytes, ...]) -> None:
+    def joined(self, names: tuple[bytes, ...], starts: Mapping[bytes, Start]) -> None:
         self._bell.deliver(b"", 0, 0.0)
 
     def refused(self, name: bytes, why: str) -> None:
@@ -373,10 +379,3 @@ class EvaluationStream(AnswerStream):
 
     def stream_ended(self, name: bytes) -> None:
         """Its end is in the ledger, not in the channel."""
-
-
-def _last_event_id(request: Request, query: list[tuple[str, str]]) -> str | None:
-    header = request.header(b"last-event-id")
-    if header:
-        return header.decode("latin-1")
-    return dict(query).get("lastEventId") or None

@@ -8,7 +8,7 @@ Source: WHATWG HTML, 9.2.5 and 9.2.6; RFC 9112, 7.1 (chunks).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 
@@ -37,6 +37,11 @@ def block(
 def blocks(payloads: Iterable[bytes]) -> bytes:
     """An event for each payload, joined in their order."""
     return b"".join(map(_data_lines, payloads))
+
+
+def blocks_with_ids(ids: Sequence[bytes], payloads: Sequence[bytes]) -> bytes:
+    """As `blocks`, each with its `id`."""
+    return b"".join([b"id: %b\n%b" % (id, _data_lines(payload)) for id, payload in zip(ids, payloads, strict=True)])
 
 
 def comment(text: str) -> bytes:

@@ -8,6 +8,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
+import msgspec
+
+from broker.message import refusal
+
 _SHORT_HEADS = tuple(bytes((0x81, size)) for size in range(126))
 _pack_16 = struct.Struct("!BBH").pack
 _pack_64 = struct.Struct("!BBQ").pack
@@ -29,6 +33,20 @@ def text_frames(payloads: Sequence[bytes]) -> bytes:
         parts.append(_head(len(payload)))
         parts.append(payload)
     return b"".join(parts)
+
+
+def envelopes(name: bytes, positions: Sequence[bytes | None], payloads: Sequence[bytes]) -> list[bytes]:
+    """The events of one channel as `broker.v1` has them: `{"channel", "position", "event"}`.
+
+    An event that is no JSON, which a channel type may allow, is a JSON string in there.
+    """
+    start = b'{"channel":"%b","position":' % name
+    found = []
+    for position, payload in zip(positions, payloads, strict=True):
+        where = b"null" if position is None else b'"%b"' % position
+        event = payload if refusal(payload, len(payload)) is None else msgspec.json.encode(payload.decode())
+        found.append(b'%b%b,"event":%b}' % (start, where, event))
+    return found
 
 
 def _head(size: int) -> bytes:

@@ -1,6 +1,6 @@
 """The hub: who listens to which channel, and the one loop that hands messages on.
 
-Two indexes are kept in step: channel -> format -> subscribers here, subscriber -> channels at each
+Two indexes are kept in step: channel -> topic -> format -> subscribers here, subscriber -> channels at each
 subscriber. `dispatch` is the hot path: it turns what arrived together for a channel into each wire
 format in use once, and offers the same bytes to every subscriber of that format.
 
@@ -13,35 +13,29 @@ Synchronous; no I/O, no clock. Bounds: the clients' limits on subscriptions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
-from attrs import Factory, define, field, frozen
+from attrs import Factory, define, frozen
 
+from broker.position import NOWHERE, Since, Start
+from broker.run import Run
+from broker.topic.reader import Reader
+from broker.topic.topic import Books, Topic
+from broker.topic.topic import Subscriber as TopicSubscriber
+from broker.topic.trail import Trail
 from broker.wireformat import WireFormat
 
 
-class Outlet(Protocol):
-    """Where a subscriber's bytes go. Taking them never waits."""
-
-    def deliver(self, data: bytes, events: int, now: float) -> None:
-        """Take `data`, which holds `events` events, at `now`."""
-
-
-class Subscriber(Protocol):
+class Subscriber(TopicSubscriber, Protocol):
     """What the hub tells one client."""
 
-    @property
-    def outlet(self) -> Outlet: ...
-
-    def joined(self, names: tuple[bytes, ...]) -> None:
-        """From here on nothing published on `names` is missed."""
+    def joined(self, names: tuple[bytes, ...], starts: Mapping[bytes, Start]) -> None:
+        """From here on nothing published on `names` is missed. `starts` tells where, for those with history."""
 
     def refused(self, name: bytes, why: str) -> None:
         """Redis does not let the broker listen to `name`."""
-
-    def stream_ended(self, name: bytes) -> None:
-        """The channel's last event was delivered. Must not change the hub."""
 
 
 @frozen
@@ -87,177 +81,243 @@ class Upstream(Protocol):
 
 @define(eq=False)
 class _Joining:
-    """A subscriber that waits for the last of its channels to be live."""
+    """A subscriber that waits for the last of its channels to be live, and then for where it begins in each."""
 
     subscriber: Subscriber
     format: WireFormat
     names: tuple[bytes, ...]
+    since: Mapping[bytes, Since]
     missing: set[bytes]
+    reading: dict[bytes, Reader | None] = Factory(dict)
 
 
 @define(eq=False)
-class _Topic:
-    lanes: dict[WireFormat, dict[Subscriber, Outlet]] = Factory(dict)
+class _Entry:
+    """One channel: its topic, and who waits for it."""
+
+    topic: Topic
     joining: dict[Subscriber, _Joining] = Factory(dict)
 
 
 @frozen
 class HubStatistics:
-    """A snapshot: channels and subscriptions now; messages, deliveries and bytes since the start."""
+    """A snapshot: channels, subscriptions and clients that are too slow now; the rest since the start."""
 
     channels: int
     subscriptions: int
+    late: int
     messages: int
     deliveries: int
     bytes: int
+    gaps: Mapping[str, int]
+    fell_behind: Mapping[str, int]
+    skipped: int
+    dropped: int
 
 
 @define(eq=False)
 class Hub:
-    """The table of channels. `upstream` is asked for a channel when its first subscriber comes."""
+    """The table of channels.
+
+    Args:
+        upstream: asked for a channel when its first subscriber comes.
+        make_topic: makes the topic of a channel, by its type's options.
+        books: what the topics count.
+    """
 
     upstream: Upstream
-    on_end: Callable[[bytes], None] = field(default=lambda name: None)
-    _topics: dict[bytes, _Topic] = Factory(dict)
-    _messages: int = 0
-    _deliveries: int = 0
-    _bytes: int = 0
+    make_topic: Callable[[bytes], Topic]
+    books: Books
+    # Nobody records what is published plainly, as Redis does not let us: then it is handed on as it comes.
+    is_plain: bool = False
+    _entries: dict[bytes, _Entry] = Factory(dict)
 
-    def join(self, subscriber: Subscriber, names: tuple[bytes, ...], format: WireFormat) -> bool:
+    def join(
+        self,
+        subscriber: Subscriber,
+        names: tuple[bytes, ...],
+        format: WireFormat,
+        since: Mapping[bytes, Since] = MappingProxyType({}),
+    ) -> bool:
         """Subscribe to `names`, none of which the subscriber has yet, as one.
 
+        Args:
+            since: where the subscriber was, in the channels that it comes back to.
+
         Returns:
-            Whether all were live: then `joined` has been called; else it will be.
+            Whether all were live: then `joined` has been called, or will be when history is read.
         """
         missing = set()
         for name in names:
-            if name not in self._topics:
-                self._topics[name] = _Topic()
+            if name not in self._entries:
+                self._entries[name] = _Entry(self.make_topic(name))
             if not self.upstream.want(name):
                 missing.add(name)
-        joining = _Joining(subscriber, format, names, missing)
-        if not missing:
-            self._complete(joining)
-            return True
+        joining = _Joining(subscriber, format, names, since, missing)
         for name in names:
-            self._topics[name].joining[subscriber] = joining
-        return False
+            self._entries[name].joining[subscriber] = joining
+        if not missing:
+            self._read(joining)
+        return not missing
 
     def leave(self, subscriber: Subscriber, name: bytes) -> None:
         """Unsubscribe from one channel, joined or still joining. Not to be called during `dispatch`."""
-        topic = self._topics.get(name)
-        if topic is None:
+        entry = self._entries.get(name)
+        if entry is None:
             return
-        joining = topic.joining.get(subscriber)
+        joining = entry.joining.get(subscriber)
         if joining is not None:
             self._abandon(joining)
-        for format, lane in list(topic.lanes.items()):
-            if lane.pop(subscriber, None) is not None and not lane:
-                del topic.lanes[format]
+        entry.topic.leave(subscriber)
         self._release_if_empty(name)
 
-    def opened(self, name: bytes) -> None:
+    def opened(self, name: bytes, now: float) -> None:
         """Redis confirmed the channel."""
-        topic = self._topics.get(name)
-        if topic is None:
+        entry = self._entries.get(name)
+        if entry is None:
             return
-        for joining in list(topic.joining.values()):
+        entry.topic.reopened(now)
+        for joining in list(entry.joining.values()):
             joining.missing.discard(name)
-            if not joining.missing:
-                for joined in joining.names:
-                    del self._topics[joined].joining[joining.subscriber]
-                self._complete(joining)
+            if not joining.missing and not joining.reading:
+                self._read(joining)
 
     def refused(self, name: bytes, why: str) -> None:
         """Redis refused the channel: everyone on it is told and taken off it."""
-        topic = self._topics.get(name)
-        if topic is None:
+        entry = self._entries.get(name)
+        if entry is None:
             return
-        concerned = dict.fromkeys(topic.joining)
-        for lane in topic.lanes.values():
-            concerned.update(dict.fromkeys(lane))
-        for joining in list(topic.joining.values()):
+        concerned = dict.fromkeys((*entry.joining, *entry.topic.everyone()))
+        for joining in list(entry.joining.values()):
             self._abandon(joining)
-        if self._topics.pop(name, None) is not None:
+        if self._entries.pop(name, None) is not None:
             self.upstream.release(name)
         for subscriber in concerned:
-            subscriber.refused(name, why)
+            subscriber.refused(name, why)  # type: ignore[attr-defined]
 
     def lost(self) -> None:
         """The Redis connection is gone: whoever was waiting for a channel waits for all of them again."""
-        for topic in self._topics.values():
-            for joining in topic.joining.values():
+        for entry in self._entries.values():
+            entry.topic.lost()
+            for subscriber, joining in entry.joining.items():
                 joining.missing.update(joining.names)
+                joining.reading.clear()
+                if not entry.topic.is_plain:
+                    entry.topic.leave(subscriber)
 
     def dispatch(self, batch: Mapping[bytes, Sequence[bytes]], now: float) -> None:
         """Hand on what arrived together: for each channel its payloads, in order. Never waits, raises nothing."""
-        topics = self._topics
+        entries = self._entries
+        books = self.books
         deliveries = size = 0
         for name, payloads in batch.items():
-            topic = topics.get(name)
-            if topic is None:
+            entry = entries.get(name)
+            if entry is None:
+                continue
+            topic = entry.topic
+            if not topic.is_plain:
+                if topic.keeps_history and not self.is_plain:
+                    continue  # comes again, stamped
+                topic.hand_on(Run.without_positions(payloads), now)
                 continue
             count = len(payloads)
-            self._messages += count
+            books.messages += count
             for format, lane in topic.lanes.items():
-                if format.last_index is not None:
-                    self._dispatch_finite(name, format, lane, payloads, now)
-                    continue
-                data = format.encode(payloads)
+                data = format.encode(name, payloads)
                 for outlet in lane.values():
                     outlet.deliver(data, count, now)
                 deliveries += count * len(lane)
                 size += len(data) * len(lane)
-        self._deliveries += deliveries
-        self._bytes += size
+        books.deliveries += deliveries
+        books.bytes += size
+
+    def take(self, name: bytes, runs: Sequence[Run], now: float) -> None:
+        """Hand on what arrived stamped. Never waits, raises nothing."""
+        entry = self._entries.get(name)
+        if entry is not None:
+            entry.topic.take(runs, now)
+
+    def drained(self, subscriber: Subscriber, names: Iterable[bytes], now: float) -> None:
+        """Nothing waits for a subscriber any more that was too slow; `names` are its channels."""
+        for name in names:
+            entry = self._entries.get(name)
+            if entry is not None:
+                entry.topic.drained(subscriber, now)
+
+    def trails(self) -> list[Trail]:
+        """The channels with history."""
+        return [entry.topic for entry in self._entries.values() if isinstance(entry.topic, Trail)]
 
     def names(self) -> list[str]:
-        return [name.decode() for name in self._topics]
+        return [name.decode() for name in self._entries]
 
     def statistics(self) -> HubStatistics:
-        subscriptions = sum(len(lane) for topic in self._topics.values() for lane in topic.lanes.values())
-        return HubStatistics(len(self._topics), subscriptions, self._messages, self._deliveries, self._bytes)
+        topics = [entry.topic for entry in self._entries.values()]
+        books = self.books
+        return HubStatistics(
+            len(topics),
+            sum(topic.subscribers for topic in topics),
+            sum(topic.late for topic in topics),
+            books.messages,
+            books.deliveries,
+            books.bytes,
+            dict(books.gaps),
+            dict(books.fell_behind),
+            books.skipped,
+            books.dropped,
+        )
 
-    def _dispatch_finite(
-        self,
-        name: bytes,
-        format: WireFormat,
-        lane: dict[Subscriber, Outlet],
-        payloads: Sequence[bytes],
-        now: float,
-    ) -> None:
-        assert format.last_index is not None
-        assert format.encode_end is not None
-        last = format.last_index(payloads)
-        if last is None:
-            data = format.encode(payloads)
-            count = len(payloads)
-        else:
-            data = format.encode(payloads[: last + 1]) + format.encode_end(payloads[last])
-            count = last + 1
-        for outlet in lane.values():
-            outlet.deliver(data, count, now)
-        self._deliveries += count * len(lane)
-        self._bytes += len(data) * len(lane)
-        if last is not None:
-            self.on_end(name)
-            for subscriber in lane:
-                subscriber.stream_ended(name)
+    def _read(self, joining: _Joining) -> None:
+        """All channels are live: find out where the subscriber begins in those with history."""
+        topics = [self._entries[name].topic for name in joining.names]
+        trails = [topic for topic in topics if isinstance(topic, Trail)]
+        if not trails:
+            self._complete(joining, 0.0)
+            return
+        joining.reading = {trail.name: None for trail in trails}
 
-    def _complete(self, joining: _Joining) -> None:
-        joining.subscriber.joined(joining.names)
+        def came(reader: Reader, name: bytes, now: float) -> None:
+            joining.reading[name] = reader
+            if all(joining.reading.values()):
+                self._complete(joining, now)
+
+        for trail in trails:
+            trail.read(joining.subscriber, joining.format, joining.since.get(trail.name), came)
+
+    def _complete(self, joining: _Joining, now: float) -> None:
+        starts = {name: _start_of(reader) for name, reader in joining.reading.items() if reader is not None}
         for name in joining.names:
-            lane = self._topics[name].lanes.setdefault(joining.format, {})
-            lane[joining.subscriber] = joining.subscriber.outlet
+            del self._entries[name].joining[joining.subscriber]
+        joining.subscriber.joined(joining.names, starts)
+        for name in joining.names:
+            topic = self._entries[name].topic
+            reader = joining.reading.get(name)
+            if isinstance(topic, Trail) and reader is not None:
+                topic.begin(reader, now)
+            else:
+                topic.enter(joining.subscriber, joining.format)
+                if name in joining.since:
+                    topic.tell_no_history(joining.subscriber, joining.format, now)
 
     def _abandon(self, joining: _Joining) -> None:
         for name in joining.names:
-            topic = self._topics.get(name)
-            if topic is not None and topic.joining.pop(joining.subscriber, None) is not None:
+            entry = self._entries.get(name)
+            if entry is not None and entry.joining.pop(joining.subscriber, None) is not None:
+                entry.topic.leave(joining.subscriber)
                 self._release_if_empty(name)
 
     def _release_if_empty(self, name: bytes) -> None:
-        topic = self._topics.get(name)
-        if topic is not None and not topic.lanes and not topic.joining:
-            del self._topics[name]
+        entry = self._entries.get(name)
+        if entry is not None and not entry.topic.subscribers and not entry.joining:
+            del self._entries[name]
             self.upstream.release(name)
+
+
+def _start_of(reader: Reader) -> Start:
+    page, since = reader.page, reader.since
+    if page is None:
+        return Start(None, False)
+    if since is None or page.recovered:
+        return Start(page.begin.text, since is not None)
+    # It is where it was until it has been told of the gap, lest a cut before that is the end of it.
+    return Start(since.position.text if since.position is not None else NOWHERE, False)

@@ -4,8 +4,9 @@ Write now, queue only the rest. While the queue is empty, bytes go straight to t
 whoever delivers them; what the kernel does not take is queued, and only then does a writer task run
 in the client's nursery. Bytes are shared between clients, never copied for one.
 
-Laws: `deliver` never waits and never raises. Bounded in bytes (`max_bytes`, or a single batch where
-that alone is larger) and in the age of the oldest byte; over either bound `on_trouble` is told the
+Laws: `deliver` and `offer` never wait and never raise. Bounded in bytes (`max_bytes`, or a single batch where
+that alone is larger) and in the age of the oldest byte (who is served as slowly as it reads: in the time
+since it took anything); over either bound `on_trouble` is told the
 ending, once, and nothing more is queued. The outbox owns the descriptor from its making to `close`:
 closed means that no late delivery can reach a reused number.
 
@@ -38,6 +39,8 @@ class Outbox:
         socket: the client's; closed by `close`.
         nursery: where the writer runs while there is a queue.
         on_trouble: told why the client must go. Called from within `deliver`; must not deliver.
+        patience_seconds: how long a client that was offered what it had no room for may take nothing at all.
+        on_drained: told when nothing waits any more, after an offer was refused. May deliver.
     """
 
     _socket: socket.socket
@@ -45,11 +48,16 @@ class Outbox:
     _on_trouble: Callable[[Ending], None]
     _max_bytes: int
     _max_age_seconds: float
+    _patience_seconds: float = math.inf
+    on_drained: Callable[[], None] = field(default=lambda: None)
     _fd: int = field(init=False)
     _queue: deque[tuple[float, bytes | memoryview]] | None = field(init=False, default=None)
     _emptied: trio.Event | None = field(init=False, default=None)
     _finished: bool = field(init=False, default=False)
     _writing: bool = field(init=False, default=False)
+    _written_at: float = field(init=False, default=0.0)
+    _is_patient: bool = field(init=False, default=False)
+    _is_refusing: bool = field(init=False, default=False)
     queued_bytes: int = field(init=False, default=0)
     events: int = field(init=False, default=0)
     last_event_at: float = field(init=False, default=0.0)
@@ -78,6 +86,25 @@ class Outbox:
             return
         if written != len(data):
             self._begin_queue(data, written, now)
+
+    def offer(self, data: bytes, events: int, now: float, most: int) -> bool:
+        """As `deliver`, for who is served as slowly as it reads. Never waits, raises nothing.
+
+        Args:
+            most: so many bytes may wait already. Over it, or where `data` has no room, nothing is taken,
+                and `on_drained` is called once nothing waits any more.
+
+        Returns:
+            Whether it was taken, or it is too late for anything.
+        """
+        waiting = self.queued_bytes
+        if self._queue is not None and not self._finished and (waiting > most or waiting + len(data) > self._max_bytes):
+            self._is_patient = self._is_refusing = True
+            return False
+        self.deliver(data, events, now)
+        if self._queue is not None:
+            self._is_patient = True
+        return True
 
     def send(self, data: bytes, now: float) -> None:
         """Send what is no event: greetings, answers, heartbeats. Never waits, raises nothing."""
@@ -161,19 +188,20 @@ class Outbox:
 
     async def _write_queue(self) -> None:
         """Run until the queue is empty or the connection is no use any more."""
+        self._written_at = trio.current_time()
         while self._queue:
-            oldest, _ = self._queue[0]
-            deadline = math.inf if self._finished else oldest + self._max_age_seconds
             try:
-                with trio.move_on_at(deadline) as waiting:
+                with trio.move_on_at(self._deadline()) as waiting:
                     await trio.lowlevel.wait_writable(self._fd)
             except trio.ClosedResourceError:
                 return
             if waiting.cancelled_caught:
-                self._trouble(OUTBOX_STALE)
+                if self._deadline() <= trio.current_time():  # it may have become patient meanwhile
+                    self._trouble(OUTBOX_STALE)
                 continue
             try:
                 self._write_some()
+                self._written_at = trio.current_time()
             except BlockingIOError:
                 continue
             except OSError:
@@ -182,8 +210,21 @@ class Outbox:
         self._writing = False
         if not self._finished:
             self._queue = None
+            self._is_patient = False
+            if self._is_refusing:
+                self._is_refusing = False
+                self.on_drained()
         if self._emptied is not None:
             self._emptied.set()
+
+    def _deadline(self) -> float:
+        """When the client has had its time, as it is now."""
+        assert self._queue
+        if self._finished:
+            return math.inf
+        oldest, _ = self._queue[0]
+        deadline = oldest + self._max_age_seconds
+        return max(deadline, self._written_at + self._patience_seconds) if self._is_patient else deadline
 
     def _write_some(self) -> None:
         assert self._queue is not None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from urllib.parse import parse_qsl, unquote
 
@@ -58,6 +58,13 @@ class Request:
             return parse_qsl(text, keep_blank_values=True, max_num_fields=100)
         except ValueError:
             raise RequestRefused(400, "the query has more than 100 fields", "Send fewer fields.") from None
+
+    def last_event_id(self, query: Sequence[tuple[str, str]]) -> str | None:
+        """What the client had last: as EventSource says it, or in the query for clients that cannot."""
+        header = self.header(b"last-event-id")
+        if header:
+            return header.decode("latin-1")
+        return dict(query).get("lastEventId") or None
 
     def header(self, name: bytes) -> bytes | None:
         """The first header of that lower-case name."""

@@ -5,6 +5,9 @@
     {"type": "ping"}                         Reply(pong)
     anything else                            Reply(error) with a stable code; the connection stays
 
+With the subprotocol `broker.v1`, `subscribe` takes `since`, a position, and `subscribed` tells `position`,
+behind which everything follows, and `recovered`, whether nothing since `since` is missing.
+
 Synchronous; no I/O, no clock. Bounds: `subscriptions_max` channels. Source: the wire contract,
 "Base: WebSocket"; `docs/protocol.md`.
 """
@@ -19,6 +22,7 @@ from attrs import Factory, define, frozen
 
 from broker.channel import Channel
 from broker.errors import ChannelError
+from broker.position import Position, Since, Start
 from broker.timestamp import timestamp
 
 BAD_JSON = "bad_json"
@@ -44,9 +48,10 @@ class Reply:
 
 @frozen
 class Subscribe:
-    """Join a channel that the client is not on; answer when it is live."""
+    """Join a channel that the client is not on; answer when it is live. `since`: where the client was."""
 
     channel: Channel
+    since: Since | None = None
 
 
 @frozen
@@ -65,10 +70,12 @@ class Session:
 
     Args:
         served: tells whether a channel type is served at all.
+        is_v1: the client asked for `broker.v1`.
     """
 
     subscriptions_max: int
     served: frozenset[str] | None
+    is_v1: bool = False
     _channels: dict[str, Channel] = Factory(dict)
     _unanswered: dict[str, int] = Factory(dict)  # subscribes that wait for Redis
 
@@ -112,10 +119,10 @@ class Session:
     def receive_binary(self, now: float) -> list[Step]:
         return [error(BINARY_FRAME, "binary messages are not understood; send JSON as text", now)]
 
-    def joined(self, name: str, now: float) -> list[Step]:
+    def joined(self, name: str, start: Start | None, now: float) -> list[Step]:
         """The channel is live: the answers to every subscribe that waited for it."""
         channel = self._channels[name]
-        return [_subscription("subscribed", channel, True, now)] * self._unanswered.pop(name, 1)
+        return [self._subscribed(channel, start, now)] * self._unanswered.pop(name, 1)
 
     def refused(self, name: str, why: str, now: float) -> list[Step]:
         """Redis refused the channel: it is forgotten, and the client told."""
@@ -144,18 +151,31 @@ class Session:
             return [error(BAD_CHANNEL, str(bad), now)]
         if self.served is not None and channel.type not in self.served:
             return [error(CHANNEL_TYPE_REFUSED, f"channel type {channel.type} is not served here", now)]
+        since = None
+        if self.is_v1 and command.get("since") is not None:
+            text = command["since"]
+            if not isinstance(text, str):
+                return [error(BAD_COMMAND, "since is not a text; send the position of the last event you had", now)]
+            since = Since(Position.from_text(text))
         name = channel.name
         if name in self._unanswered:
             self._unanswered[name] += 1
             return []
         if name in self._channels:
-            return [_subscription("subscribed", channel, True, now)]
+            return [self._subscribed(channel, None, now)]
         if len(self._channels) >= self.subscriptions_max:
             detail = f"at most {self.subscriptions_max} subscriptions for each client; unsubscribe from some first"
             return [error(TOO_MANY_SUBSCRIPTIONS, detail, now)]
         self._channels[name] = channel
         self._unanswered[name] = 1
-        return [Subscribe(channel)]
+        return [Subscribe(channel, since)]
+
+    def _subscribed(self, channel: Channel, start: Start | None, now: float) -> Reply:
+        if not self.is_v1:
+            return _subscription("subscribed", channel, True, now)
+        where = None if start is None or start.position is None else start.position.decode()
+        recovered = start is not None and start.recovered
+        return _subscription("subscribed", channel, True, now, position=where, recovered=recovered)
 
     def _unsubscribe(self, command: Mapping[str, Any], now: float) -> list[Step]:
         try:
@@ -178,7 +198,7 @@ def error(code: str, message: str, now: float) -> Reply:
     return Reply(_encode({"type": "error", "code": code, "message": message, "timestamp": timestamp(now)}))
 
 
-def _subscription(kind: str, channel: Channel, success: bool, now: float) -> Reply:
+def _subscription(kind: str, channel: Channel, success: bool, now: float, **more: object) -> Reply:
     return Reply(
         _encode(
             {
@@ -188,6 +208,7 @@ def _subscription(kind: str, channel: Channel, success: bool, now: float) -> Rep
                 "userId": channel.user_id,
                 "name": channel.name,
                 "success": success,
+                **more,
                 "timestamp": timestamp(now),
             }
         )

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+import attrs
 import msgspec
 import trio
-from attrs import define
+from attrs import define, field
 
 from broker import eventstream
 from broker.answerstream import AnswerStream, failure, stream_head
@@ -19,11 +20,18 @@ from broker.client import Client
 from broker.clientele import Clientele
 from broker.config.sections import Clients, Sse
 from broker.cors import cors_headers, preflight_headers
+from broker.cursor import Cursor, since_of
 from broker.ending import COMPLETE, UPSTREAM_REFUSED
-from broker.hub import Hub, Outlet
+from broker.errors import UpstreamError
+from broker.gap import Gap
+from broker.history.history import History
+from broker.hub import Hub
+from broker.position import Position, Since, Start
 from broker.request import Request, RequestRefused, answer
+from broker.run import Run
 from broker.stream import EndedStreams, Stream, last_index, stream_of
 from broker.timestamp import timestamp
+from broker.topic.topic import Outlet
 from broker.visit import Visit
 from broker.wireformat import EVENT_STREAM, EVENT_STREAM_BARE, WireFormat
 
@@ -36,17 +44,28 @@ def _encode_end(payload: bytes) -> bytes:
     return eventstream.block(body, event="complete", id=_END_ID)
 
 
-FINITE_EVENT_STREAM = WireFormat(
-    "sse", EVENT_STREAM.encode, last_index, lambda payload: eventstream.chunk(_encode_end(payload))
+# Each event has its position as `id`, and so has `complete` an end of its own.
+FINITE_EVENT_STREAM = attrs.evolve(
+    EVENT_STREAM, last_index=last_index, encode_end=lambda payload: eventstream.chunk(_encode_end(payload))
 )
-FINITE_EVENT_STREAM_BARE = WireFormat("sse_bare", EVENT_STREAM_BARE.encode, last_index, _encode_end)
+FINITE_EVENT_STREAM_BARE = attrs.evolve(EVENT_STREAM_BARE, last_index=last_index, encode_end=_encode_end)
+# On several channels the `id` tells where the client is in all of them, so it is each client's own.
+CURSOR_STREAM = attrs.evolve(EVENT_STREAM, is_personal=True)
+CURSOR_STREAM_BARE = attrs.evolve(EVENT_STREAM_BARE, is_personal=True)
 
 
 @define(eq=False)
 class SseDoor:
-    """Serves `/api/stream`. `served` are the channel types; None for all."""
+    """Serves `/api/stream`.
+
+    Args:
+        served: the channel types; None for all.
+        keeps_history: tells whether a channel has history.
+    """
 
     _hub: Hub
+    _history: History
+    _keeps_history: Callable[[bytes], bool]
     _clientele: Clientele
     _clients: Clients
     _sse: Sse
@@ -70,26 +89,45 @@ class SseDoor:
         except RequestRefused as refused:
             refused.headers.update(cors)
             raise
-        if stream.finite and self._has_ended(stream, request):
+        last_id = request.last_event_id(query) or ""
+        if stream.finite and await self._has_ended(stream, last_id):
             await visit.write(answer(204, b"", cors))
             return False
         client = Client(f"sse_{os.urandom(8).hex()}", "sse", dict(query).get("userId"), visit.socket, self._clients)
-        await self._stream(visit, client, stream, request.http_version == b"1.1", cors)
+        await self._stream(visit, client, stream, last_id, request.http_version == b"1.1", cors)
         return False
 
-    def _has_ended(self, stream: Stream, request: Request) -> bool:
-        return request.header(b"last-event-id") == _END_ID.encode() or self._ended.has(
-            stream.channels[0].name.encode(), trio.current_time()
-        )
+    async def _has_ended(self, stream: Stream, last_id: str) -> bool:
+        """Whether the client has had the last event of a stream that has one."""
+        name = stream.channels[0].name.encode()
+        if last_id == _END_ID:
+            return True
+        if not self._keeps_history(name):
+            return self._ended.has(name, trio.current_time())
+        since = Since(Position.from_text(last_id))
+        if since.position is None:
+            return False
+        try:
+            page = await self._history.page(name, since)
+        except UpstreamError:
+            return False
+        return page.anchor is not None and last_index([page.anchor]) is not None
 
-    async def _stream(self, visit: Visit, client: Client, stream: Stream, chunked: bool, cors: dict[str, str]) -> None:
+    async def _stream(
+        self, visit: Visit, client: Client, stream: Stream, last_id: str, chunked: bool, cors: dict[str, str]
+    ) -> None:
         visit.hand_over()
+        names = tuple(channel.name.encode() for channel in stream.channels)
+        since: dict[bytes, Since] = {}
+        if last_id:
+            since = since_of(last_id, names)
+            # No id tells where it was in these: what it missed is not known.
+            since |= {name: Since(None) for name in names if not self._keeps_history(name)}
 
         def converse(client: Client) -> EventStream:
-            names = tuple(channel.name.encode() for channel in stream.channels)
             head = stream_head(chunked, cors)
             return EventStream(
-                client, self._sse, chunked, head, self._hub, names, stream.finite, self._is_upstream_away
+                client, self._sse, chunked, head, self._hub, names, since, stream.finite, self._is_upstream_away
             )
 
         ending = await self._clientele.serve(client, converse)
@@ -101,13 +139,16 @@ class EventStream(AnswerStream):
     """One stream: joins its channels, says `connected` when all are live, and never hears anything.
 
     Args:
+        since: where the client was, in the channels that it comes back to.
         finite: the stream ends with its last event.
     """
 
     _hub: Hub
     _names: tuple[bytes, ...]
+    _since: Mapping[bytes, Since]
     _finite: bool
     _is_upstream_away: Callable[[], bool]
+    _cursor: Cursor = field(init=False, factory=Cursor)
 
     @property
     def outlet(self) -> Outlet:
@@ -115,7 +156,8 @@ class EventStream(AnswerStream):
 
     def opened(self) -> float:
         now = trio.current_time()
-        if not self._hub.join(self, self._names, self._format()):
+        self._client.outbox.on_drained = lambda: self._hub.drained(self, self._names, trio.current_time())
+        if not self._hub.join(self, self._names, self._format(), self._since):
             # Whoever reads along sees why `connected` has to wait; to EventSource it is nothing.
             self.send(eventstream.comment("waiting for Redis") if self._is_upstream_away() else b"")
         return now + self._bounds.keep_alive_seconds
@@ -128,8 +170,27 @@ class EventStream(AnswerStream):
         for name in self._names:
             self._hub.leave(self, name)
 
-    def joined(self, names: tuple[bytes, ...]) -> None:
-        self.greet()
+    def joined(self, names: tuple[bytes, ...], starts: Mapping[bytes, Start]) -> None:
+        # With an id: who is cut off before the first event can come back to here.
+        places = {name: start.position for name, start in starts.items() if start.position is not None}
+        for name, position in places.items():
+            self._cursor.set(name, position)
+        if self._is_alone:
+            self.greet(id=next((position.decode() for position in places.values()), None))
+        else:
+            self.greet(id=self._cursor.id.decode() if places else None)
+
+    def compose(self, name: bytes, item: Run | Gap) -> bytes:
+        before = self._cursor.before(name)
+        if isinstance(item, Gap):
+            id = None if item.end is None else (before + item.end).decode()
+            data = eventstream.block(item.body(name), event="gap", id=id)
+        else:
+            data = eventstream.blocks_with_ids([before + position for position in item.positions], item.payloads)
+        return eventstream.chunk(data) if self._chunked and data else data
+
+    def passed(self, name: bytes, position: bytes) -> None:
+        self._cursor.set(name, position)
 
     def refused(self, name: bytes, why: str) -> None:
         self.send(failure(f"Redis refused channel {name.decode()}: {why}"))
@@ -140,7 +201,13 @@ class EventStream(AnswerStream):
         self._client.outbox.finish(b"", drop_unsent=False)
         self._client.end(COMPLETE)
 
+    @property
+    def _is_alone(self) -> bool:
+        return len(self._names) == 1
+
     def _format(self) -> WireFormat:
         if self._finite:
             return FINITE_EVENT_STREAM if self._chunked else FINITE_EVENT_STREAM_BARE
-        return EVENT_STREAM if self._chunked else EVENT_STREAM_BARE
+        if self._is_alone:
+            return EVENT_STREAM if self._chunked else EVENT_STREAM_BARE
+        return CURSOR_STREAM if self._chunked else CURSOR_STREAM_BARE

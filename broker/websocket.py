@@ -14,7 +14,7 @@ import binascii
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import trio
@@ -40,14 +40,17 @@ from broker.ending import (
     Ending,
 )
 from broker.frames import PING, text_frame
-from broker.hub import Hub, Outlet
+from broker.hub import Hub
+from broker.position import Since, Start
 from broker.request import Request, RequestRefused
 from broker.session import Reply, Session, Step, Subscribe, Unsubscribe
+from broker.topic.topic import Outlet
 from broker.visit import Visit
-from broker.wireformat import WEBSOCKET
+from broker.wireformat import WEBSOCKET, WEBSOCKET_V1, WireFormat
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _EMPTY_FRAGMENTS_MAX = 1000
+SUBPROTOCOL = b"broker.v1"
 
 
 class Talk(Protocol):
@@ -63,7 +66,13 @@ class Talk(Protocol):
     def channel_names(self) -> list[str]: ...
 
 
-def handshake(request: Request) -> bytes:
+def asks_for_v1(request: Request) -> bool:
+    """Whether the client names `broker.v1` among the subprotocols that it speaks."""
+    offered = [value for name, value in request.headers if name == b"sec-websocket-protocol"]
+    return SUBPROTOCOL in [part.strip() for part in b",".join(offered).split(b",")]
+
+
+def handshake(request: Request, subprotocol: bytes | None = None) -> bytes:
     """The answer to an upgrade request.
 
     Raises:
@@ -91,9 +100,10 @@ def handshake(request: Request) -> bytes:
             400, "Sec-WebSocket-Key is not 16 bytes of base64", "Send one Sec-WebSocket-Key of 16 random bytes."
         )
     accept = base64.b64encode(hashlib.sha1(keys[0] + _GUID, usedforsecurity=False).digest())
+    chosen = b"" if subprotocol is None else b"Sec-WebSocket-Protocol: %b\r\n" % subprotocol
     return (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: %b\r\n\r\n" % accept
+        b"Sec-WebSocket-Accept: %b\r\n%b\r\n" % (accept, chosen)
     )
 
 
@@ -116,13 +126,15 @@ class WebSocketDoor:
     is_upstream_away: Callable[[], bool]
 
     async def serve(self, visit: Visit, request: Request) -> bool:
-        answer = handshake(request)
+        is_v1 = asks_for_v1(request)
+        answer = handshake(request, SUBPROTOCOL if is_v1 else None)
         user_id = dict(request.query()).get("userId")
         client = Client(f"ws_{os.urandom(8).hex()}", "websocket", user_id, visit.socket, self._clients)
 
         def converse(client: Client) -> WebSocketConversation:
-            session = Session(self._clients.subscriptions_max, self._served)
-            talk = WebSocketSubscriber(client, self._hub, session, self.is_upstream_away)
+            session = Session(self._clients.subscriptions_max, self._served, is_v1)
+            format = WEBSOCKET_V1 if is_v1 else WEBSOCKET
+            talk = WebSocketSubscriber(client, self._hub, session, format, self.is_upstream_away)
             return WebSocketConversation(client, self._websocket, talk, answer, visit.hand_over())
 
         ending = await self._clientele.serve(client, converse)
@@ -268,6 +280,7 @@ class WebSocketSubscriber:
     _client: Client
     _hub: Hub
     _session: Session
+    _format: WireFormat
     _is_upstream_away: Callable[[], bool]
 
     @property
@@ -279,6 +292,7 @@ class WebSocketSubscriber:
         return self._session.channel_names
 
     def opened(self) -> bytes:
+        self._client.outbox.on_drained = self._drained
         return text_frame(self._session.greeting(self._client.id, time.time()))
 
     def text(self, text: str) -> None:
@@ -293,9 +307,9 @@ class WebSocketSubscriber:
     def farewell(self) -> bytes:
         return text_frame(self._session.farewell(time.time()))
 
-    def joined(self, names: tuple[bytes, ...]) -> None:
+    def joined(self, names: tuple[bytes, ...], starts: Mapping[bytes, Start]) -> None:
         for name in names:
-            self._run(self._session.joined(name.decode(), time.time()))
+            self._run(self._session.joined(name.decode(), starts.get(name), time.time()))
 
     def refused(self, name: bytes, why: str) -> None:
         self._run(self._session.refused(name.decode(), why, time.time()))
@@ -307,18 +321,23 @@ class WebSocketSubscriber:
         for channel in self._session.every_channel():
             self._hub.leave(self, channel.name.encode())
 
+    def _drained(self) -> None:
+        names = [channel.name.encode() for channel in self._session.every_channel()]
+        self._hub.drained(self, names, trio.current_time())
+
     def _run(self, steps: list[Step]) -> None:
         for step in steps:
             if isinstance(step, Reply):
                 self._send(step.body)
             elif isinstance(step, Subscribe):
-                self._join(step.channel.name)
+                self._join(step.channel.name.encode(), step.since)
             else:
                 self._leave(step)
 
-    def _join(self, name: str) -> None:
-        if not self._hub.join(self, (name.encode(),), WEBSOCKET) and self._is_upstream_away():
-            self._run(self._session.waiting(name, time.time()))
+    def _join(self, name: bytes, since: Since | None) -> None:
+        was = {} if since is None else {name: since}
+        if not self._hub.join(self, (name,), self._format, was) and self._is_upstream_away():
+            self._run(self._session.waiting(name.decode(), time.time()))
 
     def _leave(self, step: Unsubscribe) -> None:
         for channel in step.channels:

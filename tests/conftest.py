@@ -56,6 +56,6 @@ def errors_of(daemon: DaemonProcess) -> list[object]:
         except ValueError:
             found.append(line)
             continue
-        if entry.get("level") in ("error", "critical"):
+        if entry.get("level") in ("error", "critical") and entry.get("event") not in daemon.expected_errors:
             found.append(entry)
     return found

@@ -32,9 +32,10 @@ RINGS: dict[int, set[str]] = {
         "publisher",
         "evaluationdoor",
     },
-    2: {"client", "clientele", "outbox", "visit", "census", "answerstream", "ledger"},
+    2: {"client", "clientele", "outbox", "visit", "census", "answerstream", "ledger", "history"},
     1: {
         "hub",
+        "topic",
         "interest",
         "session",
         "stream",
@@ -47,7 +48,20 @@ RINGS: dict[int, set[str]] = {
         "inquiry",
         "submission",
     },
-    0: {"__init__", "message", "channel", "ending", "errors", "config", "timestamp", "events"},
+    0: {
+        "__init__",
+        "message",
+        "channel",
+        "ending",
+        "errors",
+        "config",
+        "timestamp",
+        "events",
+        "position",
+        "run",
+        "gap",
+        "cursor",
+    },
 }
 RING_OF = {name: ring for ring, names in RINGS.items() for name in names}
 
@@ -55,6 +69,11 @@ RING_OF = {name: ring for ring, names in RINGS.items() for name in names}
 SIDEWAYS = {
     ("eventstream", "wireformat"): "a wire format is made of its encoders",
     ("frames", "wireformat"): "a wire format is made of its encoders",
+    ("wireformat", "topic"): "a topic has a lane for each wire format",
+    ("topic", "hub"): "the hub is the table of topics",
+    ("position", "run"): "a run is events and their positions",
+    ("position", "cursor"): "a cursor is positions",
+    ("timestamp", "gap"): "a gap is an event",
     ("wireformat", "hub"): "the hub encodes a batch once for each wire format",
     ("request", "inquiry"): "an inquiry is what a request asks for",
     ("request", "submission"): "a submission is what a request asks for",

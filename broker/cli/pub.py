@@ -1,8 +1,8 @@
 """`broker pub`: publish from the command line, with nothing but Redis between.
 
-Laws: what is published is the bytes that were given, never re-encoded; what is no JSON is never
-published. Bounds: a stream is read `_READ_BYTES` at a time, and one value of it has at most
-`_VALUE_MAX_BYTES`.
+Laws: what is published is the bytes that were given, never re-encoded; what is no JSON is never published.
+Channels with history keep it, as from any publisher. Bounds: a stream is read `_READ_BYTES` at a time, and
+one value of it has at most `_VALUE_MAX_BYTES`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import click
 from attrs import define, field, frozen
@@ -62,7 +62,7 @@ class _Target:
     help="The daemon's configuration file (environment: BROKER_CONFIG).",
 )
 def command(channel: str, event: str | None, redis_url: str | None, config_file: Path | None) -> None:
-    """Publish JSON to CHANNEL, as any service would with PUBLISH.
+    """Publish JSON to CHANNEL, as any service would.
 
     With - , or with no JSON when standard input is not a terminal, a stream of JSON values is read
     from standard input; each is published as it comes.
@@ -129,16 +129,33 @@ def _connect(target: _Target) -> Redis:
 
 
 def _publish(client: Redis, target: _Target, name: str, payloads: list[bytes]) -> list[int]:
-    """Publish in one round trip; how many subscriptions in Redis received each."""
-    from redis import RedisError
+    """Publish in this order; how many subscriptions in Redis received each."""
+    from redis import RedisError, ResponseError
 
+    from broker.history.keys import Keys
+    from broker.publisher.connection import refusal_of
+    from broker.publisher.conversation import Conversation, Scripting
+    from broker.publisher.publication import Publication
+
+    batch = [Publication(name, payload) for payload in payloads]
+    conversation = Conversation(Keys(target.prefix), batch, Scripting())
+    error: Exception | None = None
     try:
-        with client.pipeline(transaction=False) as pipeline:
-            for payload in payloads:
-                pipeline.publish(target.prefix + name, payload)
-            return [int(received) for received in pipeline.execute()]
-    except (RedisError, OSError) as error:
+        while commands := conversation.ask():
+            pipeline: Any
+            with client.pipeline(transaction=False) as pipeline:
+                for command in commands:
+                    pipeline.execute_command(*command)
+                for reply in pipeline.execute(raise_on_error=False):
+                    if isinstance(reply, ResponseError):
+                        error, reply = reply, refusal_of(reply, str(reply))
+                    conversation.hear(reply)
+    except (RedisError, OSError) as broken:
+        _fail(target, broken)
+    received = [answer for answer in conversation.answers if isinstance(answer, int)]
+    if len(received) < len(payloads) and error is not None:
         _fail(target, error)
+    return received
 
 
 def _publish_stream(client: Redis, target: _Target, name: str, source: BinaryIO) -> None:

@@ -2,19 +2,30 @@
 
 Laws: a line is written out at once; notices and errors go to standard error. What an event holds
 never commands a terminal: JSON escapes what is below U+0020 but not the rest that terminals obey.
+
+    TIME TYPE EVENT                                         by default; TYPE is `-` where there is none
+    EVENT                                                   --json
+    TIME CHANNEL POSITION TYPE EVENT                        --positions; `-` for what is not known
+    {"channel":CHANNEL,"position":POSITION,"event":EVENT}   --positions --json; null for what is not known
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import stat
 import sys
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import click
+from attrs import frozen
 
 from broker.errors import SubscriberError
+
+if TYPE_CHECKING:
+    from broker.subscriber import Event, Notice
 
 _LINE_END = re.compile(r"\r\n|\r|\n")  # only JSON whitespace: inside a string they are escaped
 # C0, DEL, C1, line separators, and what turns the direction of text round.
@@ -32,21 +43,35 @@ _TYPE_CHARACTERS = 80
     show_default=True,
     help="The broker (environment: BROKER_URL).",
 )
+@click.option(
+    "--since",
+    metavar="CHANNEL=POSITION",
+    multiple=True,
+    help="Go on behind this position of one of the channels. May be repeated.",
+)
+@click.option("--positions", is_flag=True, help="Print channel and position with each event, for --since.")
 @click.option("--json", "is_json", is_flag=True, help="Print nothing but the events, for pipes.")
-def command(channels: tuple[str, ...], url: str, is_json: bool) -> None:
+def command(channels: tuple[str, ...], url: str, since: tuple[str, ...], positions: bool, is_json: bool) -> None:
     """Print the events of channels, one a line, until Ctrl-C.
 
-    A lost connection is made again; what was missed meanwhile is told on standard error.
+    A lost connection is made again, and goes on where it was; a gap, where events may be missing all the
+    same, is told in a line on standard error.
+
+    A line is TIME TYPE EVENT, with --positions TIME CHANNEL POSITION TYPE EVENT, with --json the event, and
+    with both {"channel":...,"position":...,"event":...}. What is not known is - or null: a channel without
+    history has no positions.
 
     \b
     broker sub job_progress:42 alerts:ops
     broker sub --json ai_stream:7 | jq -r .chunk
+    broker sub --positions ai_stream:7
+    broker sub ai_stream:7 --since ai_stream:7=1036:12:9917
     """
     import trio
 
     refused = ""
     try:
-        trio.run(_print_events, url, channels, is_json)
+        trio.run(_print_events, url, channels, _positions(since), _Form(positions, is_json))
     except* KeyboardInterrupt:
         pass
     except* BrokenPipeError:
@@ -61,28 +86,57 @@ def command(channels: tuple[str, ...], url: str, is_json: bool) -> None:
         raise SubscriberError(refused)
 
 
-async def _print_events(url: str, channels: tuple[str, ...], is_json: bool) -> None:
+def _positions(since: tuple[str, ...]) -> dict[str, str]:
+    """`--since` by channel. A channel's name may have a `=`, a position has none."""
+    found = {}
+    for each in since:
+        channel, _, position = each.rpartition("=")
+        if not channel or not position:
+            raise click.BadParameter(f"{each!r} is not CHANNEL=POSITION", param_hint="--since")
+        found[channel] = position
+    return found
+
+
+@frozen
+class _Form:
+    """How an event is printed."""
+
+    has_positions: bool
+    is_json: bool
+
+    def line(self, event: Event) -> str:
+        raw = _LINE_END.sub(" ", event.raw)
+        if self.is_json:
+            if not self.has_positions:
+                return raw
+            return f'{{"channel":{json.dumps(event.channel)},"position":{json.dumps(event.position)},"event":{raw}}}'
+        now = datetime.now().isoformat(timespec="milliseconds")[11:]
+        kind = escaped(event.type[:_TYPE_CHARACTERS]) or "-"
+        where = f"{event.channel or '-'} {event.position or '-'} " if self.has_positions else ""
+        return f"{now} {where}{kind} {raw}"
+
+
+async def _print_events(url: str, channels: tuple[str, ...], since: dict[str, str], form: _Form) -> None:
     import trio
 
-    from broker.subscriber import Notice, subscribe
+    from broker.subscriber import subscribe
 
     def tell(notice: Notice) -> None:
         away = f" (away for {notice.seconds:.1f} s)" if notice.seconds else ""
-        click.echo(f"broker: {notice.kind}: {escaped(notice.text)}{away}", err=True)
+        gap = notice.gap if form.has_positions else None
+        where = "" if gap is None else f" (from {gap.begin or '-'} to {gap.end or '-'})"
+        click.echo(f"broker: {notice.kind}: {escaped(notice.text + where)}{away}", err=True)
 
     is_terminal = sys.stdout.isatty()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_watch_pipe)
-        async with subscribe(url, channels, on_notice=tell) as events:
-            if not is_json:
+        async with subscribe(url, channels, since=since, on_notice=tell) as events:
+            if not form.is_json:
                 click.echo(f"broker: subscribed to {', '.join(channels)} at {escaped(url)}", err=True)
             async for event in events:
-                line = _LINE_END.sub(" ", event.raw)
+                line = form.line(event)
                 if is_terminal:
                     line = escaped(line)
-                if not is_json:
-                    now = datetime.now().isoformat(timespec="milliseconds")[11:]
-                    line = f"{now} {escaped(event.type[:_TYPE_CHARACTERS]) or '-'} {line}"
                 sys.stdout.buffer.write(line.encode("utf-8", "backslashreplace") + b"\n")
                 sys.stdout.buffer.flush()
 

@@ -89,23 +89,29 @@ class Clients:
     )
     subscriptions_max: int = setting(1000, "Channels that one client may be subscribed to at once.", least=1)
     outbox_max_bytes: int = setting(
-        MIB, "Bytes that may wait for one client to read them; over it, it is ended with code 4001.", least=64 * KIB
+        MIB,
+        "Bytes that may wait for one client to read them; over it, it is ended with code 4001, or the policy of the "
+        "channel's type applies. drop_oldest keeps as many for it of each channel.",
+        least=64 * KIB,
     )
     outbox_max_age_seconds: float = setting(
-        10.0, "How long a byte may wait for one client to read it; then the client is ended with code 4002.", least=0.1
+        10.0,
+        "How long a byte may wait for one client to read it; then the client is ended with code 4002, "
+        "unless patience_seconds holds for it.",
+        least=0.1,
     )
     farewell_seconds: float = setting(
         2.0, "How long a client that is being ended may take to read its goodbye and to close its end.", least=0.1
     )
     catch_up_bytes: int = setting(
         64 * KIB,
-        "Bytes that may wait for a client before its channels' policies for slow clients apply; "
-        "also the size of the steps in which it is served from history.",
+        "Bytes that may wait for one client before the policies drop_oldest and catch_up apply; latest does not "
+        "wait for any. Also the size of the steps in which history is read.",
         least=4 * KIB,
     )
     patience_seconds: float = setting(
         60.0,
-        "How long a client that is too slow, on channels whose policy is not disconnect, may take nothing at all; "
+        "How long a client that reads slowly, on channels whose policy is not disconnect, may read nothing at all; "
         "then it is ended with code 4002.",
         least=0.1,
     )
@@ -135,7 +141,8 @@ class Sse:
     ended_seconds: float = setting(
         60.0, "How long the daemon remembers that a stream has ended, to answer a reconnect with 204.", least=0
     )
-    channels_max: int = setting(32, "Channels that one stream may name.", least=1)
+    # The `id` of an event has a position for each channel, and 2 KB at most.
+    channels_max: int = setting(32, "Channels that one stream may name.", least=1, most=32)
 
 
 @frozen
@@ -156,20 +163,21 @@ class Channels:
 
 @frozen
 class History:
-    """Past events of channels, kept in Redis; which types have how many is said in their tables."""
+    """Past events of channels, kept in Redis. How many and how long is an option of each channel type, in [types]."""
 
     position_seconds: float = setting(
         86400.0,
-        "How long a quiet channel's position is kept; who comes back later is told of a gap.",
+        "How long the position of a channel is kept after its last event, while nobody listens; who comes back later "
+        "is told of a gap. At least as long as its events.",
         least=60.0,
         most=366 * 86400.0,
     )
     check_seconds: float = setting(
-        30.0, "How often a silent channel is compared with Redis, in case a message was missed.", least=1.0
+        30.0, "How often a silent channel is compared with Redis, in case a message was lost on the way.", least=1.0
     )
     lease_seconds: float = setting(
         2.0,
-        "How long the daemon that records plain PUBLISHes may be silent before another takes over.",
+        "How long the daemon that records what comes by plain PUBLISH may be silent; then another takes over.",
         least=0.5,
         most=60.0,
     )

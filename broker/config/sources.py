@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +19,7 @@ from typing import Any
 
 from attrs import Attribute, frozen
 
+from broker.config.agreement import DEFAULT, disagreements
 from broker.config.assignment import Assignment
 from broker.config.names import (
     SECTIONS,
@@ -29,6 +30,7 @@ from broker.config.names import (
     TYPES_VARIABLE,
     flag,
     type_setting,
+    type_table,
     variable,
 )
 from broker.config.secret import shown
@@ -36,7 +38,6 @@ from broker.config.sections import Config
 from broker.config.structure import Place, complaints_about, config_of
 from broker.errors import ConfigError, Problem
 
-DEFAULT = "default"
 # BROKER_URL is the client commands' address of a daemon, BROKER_CONFIG names the file. The others are
 # what Kubernetes gives to every container beside a Service that is called `broker`.
 _NOT_SETTINGS = re.compile(
@@ -45,12 +46,6 @@ _NOT_SETTINGS = re.compile(
 _BARE = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _INTEGER = re.compile(r"[+-]?[0-9]{1,30}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?[0-9]{1,30}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
-# (the lesser, the greater, whether they must differ)
-_ORDERED = (
-    ("channels.message_max_bytes", "clients.outbox_max_bytes", False),
-    ("redis.backoff_min_seconds", "redis.backoff_max_seconds", False),
-    ("websocket.ping_seconds", "websocket.silence_seconds", True),
-)
 
 
 @frozen
@@ -77,7 +72,7 @@ def load(*, flags: Mapping[str, object], environ: Mapping[str, str], file: Path 
 
     Raises:
         ConfigError: at least one problem: first what is unknown or unreadable, then the values of the flags, of the
-            environment and of the file (in its order), then what is wrong between two settings.
+            environment and of the file (in its order), then what is wrong between settings.
     """
     problems: list[Problem] = []
     sources = [_flags(flags, problems), _environment(environ, problems, shared=flags.get("redis.url") is None)]
@@ -98,17 +93,20 @@ def load(*, flags: Mapping[str, object], environ: Mapping[str, str], file: Path 
             else:
                 continue
             winners[setting] = source
+        unsure |= _unsure_types(source, wrong)
         for type, table in source.type_tables():
             options = merged[TYPES].setdefault(type, {})
             for key in table.keys() - options.keys():
                 options[key] = table[key]
                 winners[type_setting(type, key)] = source
-    problems += _pairs(merged, winners, unsure)
+    given = {setting: source.origin(setting) for setting, source in winners.items()}
+    for place, what in disagreements(merged, given, unsure):
+        problems.append(Problem(winners[_setting(place)].where(place), what))
     if problems:
         raise ConfigError(problems)
     config = config_of(merged)
     settings = [*SETTINGS, *(type_setting(type, key) for type in config.types for key in TYPE_OPTIONS)]
-    origins = {setting: winners[setting].origin(setting) if setting in winners else DEFAULT for setting in settings}
+    origins = {setting: given.get(setting, DEFAULT) for setting in settings}
     return Effective(config, MappingProxyType(origins))
 
 
@@ -135,6 +133,17 @@ class _Source:
         for type, table in tables.items() if isinstance(tables, dict) else ():
             if isinstance(table, dict):
                 yield type, table
+
+
+def _unsure_types(source: _Source, wrong: Collection[Place]) -> set[str]:
+    """The tables of types of which nobody knows what `source` was to say."""
+    if not source.readable or (TYPES,) in wrong:
+        return {TYPES}
+    return {type_table(place[1]) for place in wrong if place[0] == TYPES}
+
+
+def _setting(place: Place) -> str:
+    return type_setting(*place[1:]) if place[0] == TYPES else ".".join(place)
 
 
 def _flags(flags: Mapping[str, object], problems: list[Problem]) -> _Source:
@@ -234,21 +243,3 @@ def _plain(key: str) -> str:
 def _misspelt(name: str, names: Iterable[str]) -> str:
     close = get_close_matches(name, list(names), n=1, cutoff=0.75)
     return "is not a setting; " + (f"did you mean {close[0]}?" if close else "`broker config table` lists them all")
-
-
-def _pairs(merged: Mapping[str, Any], winners: Mapping[str, _Source], unsure: set[str]) -> Iterator[Problem]:
-    """What is wrong between two settings, said of the greater one unless that is a default."""
-    for lesser, greater, apart in _ORDERED:
-        (small, small_from), (great, great_from) = (
-            (merged[section].get(key, SETTINGS[f"{section}.{key}"].default), winners.get(f"{section}.{key}"))
-            for section, key in (lesser.split("."), greater.split("."))
-        )
-        if unsure & {lesser, greater} or small < great or (small == great and not apart):
-            continue
-        if great_from:
-            than, origin = "not more" if apart else "less", small_from.origin(lesser) if small_from else DEFAULT
-            what = f"{great} is {than} than {lesser}, which is {small} ({origin}); raise this or lower that"
-            yield Problem(great_from.where(tuple(greater.split("."))), what)
-        elif small_from:
-            what = f"{small} is {'not less' if apart else 'more'} than {greater}, which is {great} ({DEFAULT})"
-            yield Problem(small_from.where(tuple(lesser.split("."))), what + "; lower this or raise that")

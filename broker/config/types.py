@@ -13,6 +13,8 @@ from attrs import frozen
 
 from broker.config.setting import setting
 
+HISTORY_LENGTH_MAX = 100_000
+
 
 @frozen
 class TypeOptions:
@@ -26,31 +28,39 @@ class TypeOptions:
     )
     history_length: int = setting(
         0,
-        "Events that are kept of each channel, so that clients can resume. 0, together with history_seconds: none.",
+        "How many past events of each channel are kept, so that clients can resume; set history_seconds with it. "
+        "0: none.",
         least=0,
-        most=100_000,
+        most=HISTORY_LENGTH_MAX,
     )
     history_seconds: float = setting(
-        0.0, "How long a channel's events are kept after its last one.", least=0.0, most=366 * 86400.0
+        0.0, "How long they are kept after the channel's last event. 0: not at all.", least=0.0, most=366 * 86400.0
     )
     replay: int = setting(
-        0, "How many past events a new subscriber gets, so that a late page shows the state at once.", least=0
+        0,
+        "How many past events a new subscriber gets at once, so that a late page shows the state. "
+        "At most history_length.",
+        least=0,
+        most=HISTORY_LENGTH_MAX,
     )
     slow_clients: str = setting(
         "auto",
-        "What becomes of a client that reads too slowly: disconnect, with code 4001; drop_oldest, and a gap event says "
-        "how many; latest, only the newest event of each channel waits; catch_up, it is served from history as it "
-        "reads. auto: catch_up where there is history, else disconnect.",
+        "What becomes of a client that reads too slowly. disconnect: it is ended with code 4001. drop_oldest: it "
+        "misses the oldest events, and a gap event says how many. latest: only the newest event of each channel "
+        "waits for it. catch_up: it gets everything, from history, as fast as it reads. auto: catch_up where there "
+        "is history, else disconnect.",
         one_of=("auto", "disconnect", "drop_oldest", "latest", "catch_up"),
     )
 
     @property
     def keeps_history(self) -> bool:
-        return self.history_length > 0
+        """Either option being 0 turns history off, whatever the other is."""
+        return self.history_length > 0 and self.history_seconds > 0
 
     @property
     def history_milliseconds(self) -> int:
-        return round(self.history_seconds * 1000)
+        # Redis takes 0 for no time at all, where there may be some.
+        return round(self.history_seconds * 1000) or int(self.history_seconds > 0)
 
     @property
     def slow_policy(self) -> str:

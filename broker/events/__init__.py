@@ -25,6 +25,7 @@ from broker.events.campaign import (
 )
 from broker.events.evaluation import Complete, EvaluationRestarted
 from broker.events.event import Event
+from broker.events.gap import Gap
 from broker.events.job import JobProgress
 from broker.events.registry import EVENT_TYPES, check, decode
 from broker.events.render import VideoRenderProgress
@@ -50,6 +51,7 @@ __all__ = [
     "EvaluationRestarted",
     "Event",
     "FinalScore",
+    "Gap",
     "Heartbeat",
     "JobProgress",
     "LiveMetricUpdate",

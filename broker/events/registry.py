@@ -21,6 +21,7 @@ from broker.events.alert import Alert
 from broker.events.campaign import AbTestResult, CampaignMetrics, LiveMetricUpdate
 from broker.events.evaluation import Complete, EvaluationRestarted
 from broker.events.event import Event
+from broker.events.gap import Gap
 from broker.events.job import JobProgress
 from broker.events.render import VideoRenderProgress
 from broker.events.rules import described, explained, struct_of
@@ -47,6 +48,7 @@ EVENT_TYPES: Mapping[str, type[Event]] = MappingProxyType(
             Heartbeat,
             Subscribed,
             Unsubscribed,
+            Gap,
         )
     }
 )

@@ -21,9 +21,11 @@ from redis.asyncio.connection import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from broker.publisher.connection import broken, one_line, packed, settings_of, unreachable
+from broker.history.keys import Keys
+from broker.publisher.connection import broken, one_line, refusal_of, settings_of, unreachable
+from broker.publisher.conversation import Conversation, Scripting
 from broker.publisher.destination import Destination
-from broker.publisher.exchange import CLOSED_OUTCOME, Breakdown, Outcome, Refusal, busy
+from broker.publisher.exchange import CLOSED_OUTCOME, Breakdown, Outcome, busy
 from broker.publisher.publication import Publication
 from broker.publisher.statistics import BUSY
 
@@ -52,26 +54,25 @@ class LoopPool:
     _make: Callable[[], Any] | None = field(init=False, default=None)
     _until_loop_ends: AsyncGenerator[None] | None = field(init=False, default=None)
     is_closed: bool = field(init=False, default=False)
+    _scripting: Scripting = field(init=False, factory=Scripting)
 
     def __attrs_post_init__(self) -> None:
         self._free = asyncio.Semaphore(self._destination.connections_max)
 
     async def exchange(self, batch: Sequence[Publication], deadline: float) -> Outcome:
-        """Publish `batch` in one round trip by `deadline`, a time of `time.monotonic`."""
+        """Publish `batch` by `deadline`, a time of `time.monotonic`."""
         if self.is_closed:
             return CLOSED_OUTCOME
         step = _Step(BUSY, busy(self._destination))
-        answers: list[int | Refusal] = []
+        conversation = Conversation(Keys(self._destination.channel_prefix), batch, self._scripting)
         try:
             async with asyncio.timeout(deadline - time.monotonic()), self._free:
-                breakdown = await self._exchange(batch, answers, step)
+                breakdown = await self._exchange(conversation, step)
         except TimeoutError:
             breakdown = Breakdown(step.reason, step.why)
-        return Outcome(answers, breakdown)
+        return conversation.outcome(breakdown)
 
-    async def _exchange(
-        self, batch: Sequence[Publication], answers: list[int | Refusal], step: _Step
-    ) -> Breakdown | None:
+    async def _exchange(self, conversation: Conversation, step: _Step) -> Breakdown | None:
         destination = self._destination
         late = redis.exceptions.TimeoutError("no answer in time")
         connection = await self._fresh()
@@ -86,12 +87,14 @@ class LoopPool:
                 await self._watch_loop()
             step.is_at(broken(late, destination))
             try:
-                await connection.send_packed_command([packed(connection, batch, destination)])
-                for _ in batch:
-                    try:
-                        answers.append(int(await connection.read_response()))
-                    except redis.ResponseError as error:
-                        answers.append(Refusal(one_line(error, destination)))
+                while commands := conversation.ask():
+                    await connection.send_packed_command([b"".join(connection.pack_commands(commands))])
+                    for _ in commands:
+                        try:
+                            reply = await connection.read_response()
+                        except redis.ResponseError as error:
+                            reply = refusal_of(error, one_line(error, destination))
+                        conversation.hear(reply)
             except (redis.RedisError, OSError, ValueError, TypeError) as error:
                 return broken(error, destination)
             if not self.is_closed:

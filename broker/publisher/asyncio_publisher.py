@@ -77,17 +77,43 @@ class AsyncPublisher:
 
     @overload
     async def publish(
-        self, target: Event | str, event: Payload | None = None, *, confirm: Literal[False] = False
+        self,
+        target: Event | str,
+        event: Payload | None = None,
+        *,
+        confirm: Literal[False] = False,
+        idempotency_key: str | None = None,
     ) -> bool: ...
     @overload
-    async def publish(self, target: Event | str, event: Payload | None = None, *, confirm: Literal[True]) -> int: ...
+    async def publish(
+        self,
+        target: Event | str,
+        event: Payload | None = None,
+        *,
+        confirm: Literal[True],
+        idempotency_key: str | None = None,
+    ) -> int: ...
     @overload
-    async def publish(self, target: Event | str, event: Payload | None = None, *, confirm: bool) -> bool | int: ...
+    async def publish(
+        self,
+        target: Event | str,
+        event: Payload | None = None,
+        *,
+        confirm: bool,
+        idempotency_key: str | None = None,
+    ) -> bool | int: ...
 
-    async def publish(self, target: Event | str, event: Payload | None = None, *, confirm: bool = False) -> bool | int:
+    async def publish(
+        self,
+        target: Event | str,
+        event: Payload | None = None,
+        *,
+        confirm: bool = False,
+        idempotency_key: str | None = None,
+    ) -> bool | int:
         """As `Publisher.publish`. Cancelled, it may or may not have published; it is counted as cancelled."""
         receivers = await self.send(
-            lambda: [publication(target, event, self.destination.event_max_bytes)],
+            lambda: [publication(target, event, self.destination.event_max_bytes, idempotency_key)],
             1,
             await self.deadline(),
             confirm=confirm,

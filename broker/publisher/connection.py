@@ -16,6 +16,8 @@ from redis.backoff import NoBackoff
 from redis.connection import ConnectionPool, DefaultParser
 from redis.retry import Retry
 
+from broker.history.keys import Keys
+from broker.publisher.conversation import Conversation, Scripting
 from broker.publisher.destination import Destination
 from broker.publisher.exchange import Breakdown, Outcome, Refusal
 from broker.publisher.publication import Publication
@@ -115,27 +117,37 @@ def connect(connection: Any, deadline: float, destination: Destination) -> Break
     return None
 
 
-def exchange(connection: Any, batch: Sequence[Publication], deadline: float, destination: Destination) -> Outcome:
-    """Publish `batch` in one round trip. After a breakdown the connection must not be used again."""
-    answers: list[int | Refusal] = []
+def exchange(
+    connection: Any, batch: Sequence[Publication], deadline: float, destination: Destination, scripting: Scripting
+) -> Outcome:
+    """Publish `batch`. After a breakdown the connection must not be used again."""
+    conversation = Conversation(Keys(destination.channel_prefix), batch, scripting)
     connection.deadline = deadline
     try:
-        connection.send_packed_command([packed(connection, batch, destination)])
-        for _ in batch:
-            try:
-                answers.append(int(connection.read_response()))
-            except redis.ResponseError as error:
-                answers.append(Refusal(one_line(error, destination)))
+        while commands := conversation.ask():
+            connection.send_packed_command([b"".join(connection.pack_commands(commands))])
+            for _ in commands:
+                try:
+                    reply = connection.read_response()
+                except redis.ResponseError as error:
+                    reply = refusal_of(error, one_line(error, destination))
+                conversation.hear(reply)
     except (redis.RedisError, OSError, ValueError, TypeError) as error:
         connection.disconnect()
-        return Outcome(answers, broken(error, destination))
-    return Outcome(answers)
+        return conversation.outcome(broken(error, destination))
+    return conversation.outcome()
 
 
-def packed(connection: Any, batch: Sequence[Publication], destination: Destination) -> bytes:
-    prefix = destination.channel_prefix
-    commands = [("PUBLISH", prefix + publication.channel, publication.payload) for publication in batch]
-    return b"".join(connection.pack_commands(commands))
+def refusal_of(error: redis.ResponseError, text: str) -> Refusal:
+    """What an error reply, `text` for people, means. redis-py makes classes of the first words, and takes them away."""
+    return Refusal(
+        text,
+        is_unknown_script=isinstance(error, redis.exceptions.NoScriptError),
+        is_denial=isinstance(error, redis.exceptions.NoPermissionError)
+        or text.lower().startswith("unknown command")
+        or "ACL failure" in text
+        or "CROSSSLOT" in text,
+    )
 
 
 def unreachable(error: Exception, destination: Destination) -> Breakdown:

@@ -1,4 +1,4 @@
-"""What one round trip to Redis came to: an answer for each event, in order, up to where it broke off."""
+"""What an exchange with Redis came to: an answer for each event, in order, up to where it broke off."""
 
 from __future__ import annotations
 
@@ -12,9 +12,16 @@ from broker.publisher.statistics import CANCELLED, CLOSED
 
 @frozen
 class Refusal:
-    """What Redis said instead of a number."""
+    """What Redis said instead of a number.
+
+    Args:
+        is_unknown_script: it does not know the digest (any more); nothing ran.
+        is_denial: this user may not do that here; nothing ran.
+    """
 
     text: str
+    is_unknown_script: bool = False
+    is_denial: bool = False
 
 
 @frozen
@@ -30,10 +37,17 @@ class Outcome:
     """The answers to the first events of a batch: how many received each, or a refusal.
 
     `breakdown` says what became of the others; it is None when all were answered.
+
+    Args:
+        unkept, why_unkept: how many were taken, and ought to be in the history, and are not.
+        why_plain: why Redis refused to run the script, where it took plain PUBLISHes after that; else empty.
     """
 
     answers: Sequence[int | Refusal] = field(factory=tuple)
     breakdown: Breakdown | None = None
+    unkept: int = 0
+    why_unkept: str = ""
+    why_plain: str = ""
 
 
 CLOSED_OUTCOME = Outcome((), Breakdown(CLOSED, "the publisher is closed"))

@@ -63,10 +63,15 @@ class Front:
             self.tally.published(len(receivers))
         elif outcome.answers:
             self.tally.answered()
+        where = f"Redis at {self.destination.shown}"
+        if outcome.unkept:
+            self.tally.unkept(outcome.unkept, f"{where} does not keep it: {outcome.why_unkept}")
+        if outcome.why_plain:
+            self.tally.plain(f"{where} does not let this user run the script: {outcome.why_plain}")
         problems: list[tuple[str, str]] = []
         for publication, answer in zip(batch, outcome.answers, strict=False):
             if isinstance(answer, Refusal):
-                why = f"Redis at {self.destination.shown} refused: {answer.text}"
+                why = f"{where} refused: {answer.text}"
                 self.tally.lost(REFUSED, 1, why, channel=publication.channel, told=confirm)
                 problems.append((publication.channel, why))
         rest = batch[len(outcome.answers) :]

@@ -14,6 +14,7 @@ from typing import Any
 
 from attrs import define, field
 
+from broker.publisher.conversation import Scripting
 from broker.publisher.destination import Destination
 from broker.publisher.exchange import CLOSED_OUTCOME, Breakdown, Outcome, busy
 from broker.publisher.publication import Publication
@@ -31,12 +32,13 @@ class Pool:
     _all: set[Any] = field(init=False, factory=set)
     _make: Any = field(init=False, default=None)
     is_closed: bool = field(init=False, default=False)
+    _scripting: Scripting = field(init=False, factory=Scripting)
 
     def __attrs_post_init__(self) -> None:
         self._free = threading.BoundedSemaphore(self._destination.connections_max)
 
     def exchange(self, batch: Sequence[Publication], deadline: float) -> Outcome:
-        """Publish `batch` in one round trip by `deadline`, a time of `time.monotonic`."""
+        """Publish `batch` by `deadline`, a time of `time.monotonic`."""
         if self.is_closed:
             return CLOSED_OUTCOME
         free = self._free
@@ -62,7 +64,7 @@ class Pool:
                 self._all.add(connection)
                 if (breakdown := wire.connect(connection, deadline, self._destination)) is not None:
                     return Outcome((), breakdown)
-            outcome = wire.exchange(connection, batch, deadline, self._destination)
+            outcome = wire.exchange(connection, batch, deadline, self._destination, self._scripting)
             if outcome.breakdown is None and not self.is_closed:
                 self._idle.append(connection)
                 connection = None

@@ -7,6 +7,7 @@ Bounds: an event has at most `event_max_bytes`, a batch `_BATCH_MAX` events and 
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -28,6 +29,7 @@ Payload: TypeAlias = "Event | Mapping[str, Any] | str | bytes"
 Item: TypeAlias = "Event | tuple[str, Payload]"
 """One of a batch: an event that knows its channel, or a channel and an event."""
 
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _BATCH_MAX = 10_000
 _BATCH_MAX_BYTES = 16 * 1024 * 1024
 
@@ -38,14 +40,17 @@ class Publication:
 
     channel: str
     payload: bytes
+    idempotency_key: str | None = None
 
 
-def publication(target: Event | str, event: Payload | None, event_max_bytes: int) -> Publication:
+def publication(
+    target: Event | str, event: Payload | None, event_max_bytes: int, idempotency_key: str | None = None
+) -> Publication:
     """Check one event and encode it.
 
     Raises:
         ChannelError: the grammar refuses the channel.
-        EventError: there is no event, it cannot be encoded, or it is too large.
+        EventError: there is no event, it cannot be encoded, or it is too large; or the key cannot be one.
     """
     from broker.events import Event
 
@@ -59,8 +64,9 @@ def publication(target: Event | str, event: Payload | None, event_max_bytes: int
         raise ChannelError(f"a channel is a text, such as job_progress:42, not {type(target).__name__}")
     if event is None:
         raise EventError(f"there is no event for channel {channel}; write publish(channel, event)")
-    payload = _encoded(event, event_max_bytes)
-    return Publication(channel, payload)
+    if idempotency_key is not None and not (isinstance(idempotency_key, str) and _KEY.fullmatch(idempotency_key)):
+        raise EventError("idempotency_key: 1 to 255 visible ASCII characters, such as a random UUID")
+    return Publication(channel, _encoded(event, event_max_bytes), idempotency_key)
 
 
 def publications(items: Iterable[Item], event_max_bytes: int) -> list[Publication]:

@@ -86,18 +86,46 @@ class Publisher:
 
     @overload
     def publish(
-        self, target: Event | str, event: Payload | None = None, *, confirm: Literal[False] = False
+        self,
+        target: Event | str,
+        event: Payload | None = None,
+        *,
+        confirm: Literal[False] = False,
+        idempotency_key: str | None = None,
     ) -> bool: ...
     @overload
-    def publish(self, target: Event | str, event: Payload | None = None, *, confirm: Literal[True]) -> int: ...
+    def publish(
+        self,
+        target: Event | str,
+        event: Payload | None = None,
+        *,
+        confirm: Literal[True],
+        idempotency_key: str | None = None,
+    ) -> int: ...
     @overload
-    def publish(self, target: Event | str, event: Payload | None = None, *, confirm: bool) -> bool | int: ...
+    def publish(
+        self,
+        target: Event | str,
+        event: Payload | None = None,
+        *,
+        confirm: bool,
+        idempotency_key: str | None = None,
+    ) -> bool | int: ...
 
-    def publish(self, target: Event | str, event: Payload | None = None, *, confirm: bool = False) -> bool | int:
+    def publish(
+        self,
+        target: Event | str,
+        event: Payload | None = None,
+        *,
+        confirm: bool = False,
+        idempotency_key: str | None = None,
+    ) -> bool | int:
         """Publish one event: `publish(event)` or `publish(channel, event)`.
 
         Args:
             event: typed, a mapping with a `type` (a `timestamp` is added if it has none), or JSON as text or bytes.
+            idempotency_key: with the same key, a channel gets one event within 300 s; a repeat has the first answer.
+                1 to 255 visible ASCII characters.
 
         Returns:
             whether Redis took it; with `confirm`, how many subscriptions in Redis received it, 0 for nobody.
@@ -107,12 +135,20 @@ class Publisher:
 
         Concurrency: blocks up to `timeout_seconds`; safe in threads.
         """
-        return self.publish_by(self.deadline(), target, event, confirm=confirm)
+        return self.publish_by(self.deadline(), target, event, confirm=confirm, idempotency_key=idempotency_key)
 
-    def publish_by(self, deadline: float, target: Event | str, event: Payload | None, *, confirm: bool) -> bool | int:
+    def publish_by(
+        self,
+        deadline: float,
+        target: Event | str,
+        event: Payload | None,
+        *,
+        confirm: bool,
+        idempotency_key: str | None = None,
+    ) -> bool | int:
         """`publish`, with the time that is left given by whoever has waited already."""
         receivers = self.send(
-            lambda: [publication(target, event, self.destination.event_max_bytes)],
+            lambda: [publication(target, event, self.destination.event_max_bytes, idempotency_key)],
             1,
             deadline,
             confirm=confirm,
@@ -130,7 +166,7 @@ class Publisher:
     def publish_many(self, items: Iterable[Item], *, confirm: bool) -> bool | list[int]: ...
 
     def publish_many(self, items: Iterable[Item], *, confirm: bool = False) -> bool | list[int]:
-        """Publish events in one round trip, in this order; one that is wrong refuses all.
+        """Publish events in few round trips, in this order; one that is wrong refuses all.
 
         Args:
             items: events, or pairs of a channel and an event; at most 10 000 and 16 MiB.

@@ -49,6 +49,8 @@ class Recorder(Sequence[RecordedEvent]):
     receivers: int = 1
     _events: list[RecordedEvent] = field(init=False, factory=list)
     _why: str | None = field(init=False, default=None)
+    # The answer to each channel and idempotency key.
+    _remembered: dict[tuple[str, str], int] = field(init=False, factory=dict)
 
     @property
     def types(self) -> list[str | None]:
@@ -65,8 +67,9 @@ class Recorder(Sequence[RecordedEvent]):
         return [event.event for event in self if event.channel == channel]
 
     def clear(self) -> None:
-        """Forget what was recorded."""
+        """Forget what was recorded, and every idempotency key."""
         self._events.clear()
+        self._remembered.clear()
 
     def fail(self, why: str = "Redis is away, says the test") -> None:
         """Lose what is published from now on, as if Redis could not be reached."""
@@ -77,14 +80,20 @@ class Recorder(Sequence[RecordedEvent]):
         self._why = None
 
     def take(self, batch: Sequence[Publication]) -> Outcome:
-        """One round trip."""
+        """What Redis would answer."""
         if self._why is not None:
             return Outcome((), Breakdown(UNREACHABLE, self._why))
-        self._events += [
-            RecordedEvent(publication.channel, json.loads(publication.payload), publication.payload)
-            for publication in batch
-        ]
-        return Outcome([self.receivers] * len(batch))
+        return Outcome([self._record(publication) for publication in batch])
+
+    def _record(self, publication: Publication) -> int:
+        if publication.idempotency_key is not None:
+            memory = (publication.channel, publication.idempotency_key)
+            if memory in self._remembered:
+                return self._remembered[memory]
+            self._remembered[memory] = self.receivers
+        event = json.loads(publication.payload)
+        self._events.append(RecordedEvent(publication.channel, event, publication.payload))
+        return self.receivers
 
     def __len__(self) -> int:
         return len(self._events)

@@ -2,8 +2,8 @@
 
 Laws: every event that was given to a publisher is counted once, as published or as lost with a reason.
 A line is logged when events begin to be lost because of Redis and one when they reach it again; what
-Redis or the rules refuse is logged at once, then at most every `_LINE_SECONDS` with its count. A loss
-that the caller is told with an exception is counted and not logged. Nothing is logged under the lock:
+Redis or the rules refuse, or Redis does not keep, is logged at once, then at most every `_LINE_SECONDS` with its
+count. A loss that the caller is told with an exception is counted and not logged. Nothing is logged under the lock:
 a log handler may publish.
 """
 
@@ -18,6 +18,8 @@ from types import MappingProxyType
 from attrs import define, field, frozen
 
 from broker.publisher.circuit import Circuit
+
+_UNKEPT = "unkept"
 
 # Why an event was lost.
 INVALID = "invalid"
@@ -47,13 +49,15 @@ _log = logging.getLogger("broker.publisher")
 class Statistics:
     """A snapshot since the publisher was made, or since the fork in a child.
 
-    Shape: `lost` has a count for each reason that occurred; `last_error` is one line without passwords.
+    Shape: `lost` has a count for each reason that occurred; `last_error` is one line without passwords. `unkept`
+    are those of `published` that are not in their channel's history, as Redis takes no writes.
     """
 
     published: int
     lost: Mapping[str, int]
     last_error: str | None
     is_paused: bool
+    unkept: int = 0
 
     @property
     def lost_total(self) -> int:
@@ -76,6 +80,8 @@ class Tally:
     _circuit: Circuit
     _published: int = field(init=False, default=0)
     _lost: dict[str, int] = field(init=False, factory=dict)
+    _unkept: int = field(init=False, default=0)
+    _is_plain_told: bool = field(init=False, default=False)
     _last_error: str | None = field(init=False, default=None)
     # Since when events do not reach Redis, and how many by reason; None while they do.
     _burst_began_at: float = field(init=False, default=0.0)
@@ -101,6 +107,22 @@ class Tally:
         with self._lock:
             self._circuit.succeeded()
 
+    def unkept(self, count: int, why: str) -> None:
+        """Of those that Redis took, `count` ought to be in the history and are not."""
+        with self._lock:
+            self._unkept += count
+            self._last_error = why
+            untold = self._told_later(_UNKEPT, count, time.monotonic())
+        if untold is not None:
+            _log_line(f"an event was published and is not kept in its channel's history: {why}{untold}")
+
+    def plain(self, why: str) -> None:
+        """Events are taken as plain PUBLISHes only. Told once."""
+        with self._lock:
+            is_told, self._is_plain_told = self._is_plain_told, True
+        if not is_told:
+            _log_line(f"events are published plain, and kept only while a daemon runs: {why}")
+
     def lost(self, reason: str, count: int, why: str | None = None, *, channel: str = "", told: bool = False) -> None:
         """`count` events are lost.
 
@@ -124,7 +146,11 @@ class Tally:
     def statistics(self) -> Statistics:
         with self._lock:
             return Statistics(
-                self._published, MappingProxyType(dict(self._lost)), self._last_error, self._circuit.is_open
+                self._published,
+                MappingProxyType(dict(self._lost)),
+                self._last_error,
+                self._circuit.is_open,
+                self._unkept,
             )
 
     def close(self) -> None:
@@ -132,7 +158,7 @@ class Tally:
         with self._lock:
             lines = [self._end_of_burst("closed while {where} was away; {count} events were lost in {seconds:.1f} s")]
             lines += [
-                f"closed; {quiet.untold} more events were lost: {reason}"
+                f"closed; {quiet.untold} more events were {'not kept' if reason == _UNKEPT else f'lost: {reason}'}"
                 for reason, quiet in self._quiet.items()
                 if quiet.untold
             ]
@@ -147,14 +173,22 @@ class Tally:
                 self._burst, self._burst_began_at = {}, now
             self._burst[reason] = self._burst.get(reason, 0) + count
             return f"events are being lost, {channel} first: {self._last_error}" if begins else None
+        more = self._told_later(reason, count, now)
+        return (
+            None
+            if more is None
+            else f"an event for {channel or 'no channel'} was not published: {self._last_error}{more}"
+        )
+
+    def _told_later(self, reason: str, count: int, now: float) -> str | None:
+        """How many more a line tells of; None where it is not yet time for one."""
         quiet = self._quiet.get(reason)
         if quiet is not None and now < quiet.until:
             quiet.untold += count
             return None
         untold = count - 1 + (quiet.untold if quiet else 0)
         self._quiet[reason] = _Quiet(now + _LINE_SECONDS)
-        more = f" (and {untold} more like it)" if untold else ""
-        return f"an event for {channel or 'no channel'} was not published: {self._last_error}{more}"
+        return f" (and {untold} more like it)" if untold else ""
 
     def _end_of_burst(self, text: str) -> str | None:
         burst, self._burst = self._burst, None

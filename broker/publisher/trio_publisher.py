@@ -73,17 +73,47 @@ class TrioPublisher:
 
     @overload
     async def publish(
-        self, target: Event | str, event: Payload | None = None, *, confirm: Literal[False] = False
+        self,
+        target: Event | str,
+        event: Payload | None = None,
+        *,
+        confirm: Literal[False] = False,
+        idempotency_key: str | None = None,
     ) -> bool: ...
     @overload
-    async def publish(self, target: Event | str, event: Payload | None = None, *, confirm: Literal[True]) -> int: ...
+    async def publish(
+        self,
+        target: Event | str,
+        event: Payload | None = None,
+        *,
+        confirm: Literal[True],
+        idempotency_key: str | None = None,
+    ) -> int: ...
     @overload
-    async def publish(self, target: Event | str, event: Payload | None = None, *, confirm: bool) -> bool | int: ...
+    async def publish(
+        self,
+        target: Event | str,
+        event: Payload | None = None,
+        *,
+        confirm: bool,
+        idempotency_key: str | None = None,
+    ) -> bool | int: ...
 
-    async def publish(self, target: Event | str, event: Payload | None = None, *, confirm: bool = False) -> bool | int:
+    async def publish(
+        self,
+        target: Event | str,
+        event: Payload | None = None,
+        *,
+        confirm: bool = False,
+        idempotency_key: str | None = None,
+    ) -> bool | int:
         """As `Publisher.publish`."""
         deadline = await self._deadline()
-        return await self._in_thread(partial(self._publisher.publish_by, deadline, target, event, confirm=confirm))
+        return await self._in_thread(
+            partial(
+                self._publisher.publish_by, deadline, target, event, confirm=confirm, idempotency_key=idempotency_key
+            )
+        )
 
     @overload
     async def publish_many(self, items: Iterable[Item], *, confirm: Literal[False] = False) -> bool: ...

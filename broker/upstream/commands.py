@@ -20,7 +20,7 @@ from attrs import Factory, define, field
 
 from broker.command import Argument, Script
 from broker.config.sections import Redis
-from broker.errors import UpstreamError
+from broker.errors import UpstreamError, UpstreamRefused
 from broker.upstream.backoff import Backoff
 from broker.upstream.connection import RedisConnection, pack
 
@@ -90,7 +90,7 @@ class CommandLink:
 
     async def execute(self, *commands: tuple[Argument, ...]) -> list[Any]:
         """As `Commands.execute`."""
-        call = self._add(b"".join(_packed(command) for command in commands), len(commands))
+        call = self._add(b"".join(packed(command) for command in commands), len(commands))
         try:
             with trio.move_on_after(self._answer_seconds):
                 await call.done.wait()
@@ -114,7 +114,8 @@ class CommandLink:
         if isinstance(reply, Exception) and str(reply).startswith("NOSCRIPT"):
             (reply,) = await self.execute(("EVAL", script.text, *rest))
         if isinstance(reply, Exception):
-            raise UpstreamError(f"Redis refused a script: {reply}")
+            kind = UpstreamRefused if is_refusal(reply) else UpstreamError
+            raise kind(f"Redis refused a script: {reply}")
         return reply
 
     def post(self, script: Script, keys: tuple[str, ...], *arguments: Argument) -> None:
@@ -122,7 +123,7 @@ class CommandLink:
         if not self._is_connected:
             return  # what is said now would be untrue when Redis is back
         try:
-            self._add(_packed(("EVAL", script.text, len(keys), *keys, *arguments)), 1)
+            self._add(packed(("EVAL", script.text, len(keys), *keys, *arguments)), 1)
         except UpstreamError:
             pass
 
@@ -188,6 +189,13 @@ class CommandLink:
         self._sent.clear()
 
 
-def _packed(command: tuple[Argument, ...]) -> bytes:
+def is_refusal(error: Exception) -> bool:
+    """Whether Redis said that this user may not: trying again cannot help, until somebody changes its rights."""
+    text = str(error)
+    return text.startswith(("NOPERM", "ERR unknown command")) or "ACL failure" in text or "NOPERM" in text
+
+
+def packed(command: tuple[Argument, ...]) -> bytes:
+    """One command in RESP, text as UTF-8."""
     verb, *arguments = (part if isinstance(part, bytes) else str(part).encode() for part in command)
     return pack(verb, *arguments)

@@ -161,6 +161,15 @@ class RedisConnection:
             except OSError as error:
                 raise UpstreamError(f"the Redis connection broke: {error}") from error
 
+    def write_nowait(self, data: bytes) -> int:
+        """Write what the kernel takes at once. Returns how many bytes. Not while a `write` waits. Synchronous."""
+        try:
+            return self._socket.send(data)
+        except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            return 0
+        except OSError as error:
+            raise UpstreamError(f"the Redis connection broke: {error}") from error
+
     def close(self) -> None:
         close_socket(self._socket)
         self._owner.disconnect()

@@ -28,7 +28,8 @@ from broker.config.types import BUILT_IN_TYPES, TypeOptions
 from broker.errors import UpstreamError, UpstreamRefused
 from broker.hub import Hub, Outage, UpstreamStatistics
 from broker.interest import Interest
-from broker.message import REFUSALS, refusal
+from broker.message import BAD_STAMP, REFUSALS, refusal
+from broker.run import STAMP, Run, Runs, parsed
 from broker.upstream.backoff import Backoff
 from broker.upstream.connection import RedisConnection, pack
 from broker.upstream.gathering import Gathering
@@ -51,9 +52,13 @@ class Link:
     _section: Redis
     _message_max_bytes: int
     _types: Mapping[str, TypeOptions] = BUILT_IN_TYPES
+    # Nobody records what is published plainly: it is checked here, and handed on as it is.
+    is_plain: bool = field(init=False, default=False)
     _interest: Interest = field(init=False)
-    _refusals: Refusals = field(init=False)
-    # How types are checked that have not the default check, by name in bytes; None where all have it.
+    refusals: Refusals = field(init=False)
+    # How types are checked that have not the default check, by name in bytes; `_checks` is for plain messages, and
+    # None where all have the default.
+    _payload_checks: Mapping[bytes, Callable[[bytes, int], str | None]] = field(init=False)
     _checks: Mapping[bytes, Callable[[bytes, int], str | None]] | None = field(init=False)
     _due: trio.Event = Factory(trio.Event)
     _ping_due: bool = False
@@ -67,9 +72,12 @@ class Link:
     def __attrs_post_init__(self) -> None:
         self._interest = Interest(self._section.unsubscribe_after_seconds)
         self._prefix = self._section.channel_prefix.encode()
-        self._refusals = Refusals(self._types)
+        self.refusals = Refusals(self._types)
         checks = {type.encode(): REFUSALS[options.validate] for type, options in self._types.items()}
-        self._checks = {type: check for type, check in checks.items() if check is not refusal} or None
+        self._payload_checks = {type: check for type, check in checks.items() if check is not refusal}
+        # What is published plainly on channels with history is not ours to check: it comes again, stamped.
+        recorded = [type.encode() for type, options in self._types.items() if options.keeps_history]
+        self._checks = {**self._payload_checks, **dict.fromkeys(recorded, _unchecked)} or None
 
     def want(self, name: bytes) -> bool:
         """Listen to a channel. Returns whether Redis delivers it already. Synchronous."""
@@ -81,6 +89,10 @@ class Link:
         self._due.set()
         self._interest.release(self._prefix + name, trio.current_time())
         self._settle_if_complete()
+
+    def check_of(self, name: bytes) -> Callable[[bytes, int], str | None]:
+        """What says why an event on a channel cannot be delivered."""
+        return self._payload_checks.get(name.partition(b":")[0], refusal)
 
     @property
     def is_away(self) -> bool:
@@ -122,7 +134,7 @@ class Link:
             await trio.sleep(backoff.seconds())
 
     def statistics(self) -> UpstreamStatistics:
-        refused_by_type = self._refusals.counts()
+        refused_by_type = self.refusals.counts()
         return UpstreamStatistics(
             not self.is_away,
             self._interest.live_count(),
@@ -183,45 +195,78 @@ class Link:
     def _take(self, replies: Sequence[Any], hub: Hub, now: float) -> None:
         """Dispatch what one read brought. The hot path of every message."""
         batch: dict[bytes, list[bytes]] = {}
+        stamped: dict[bytes, list[bytes]] = {}
         skip, most = len(self._prefix), self._message_max_bytes
         check: Callable[[bytes, int], str | None] = refusal
-        checks = self._checks
+        checks = self._payload_checks if self.is_plain else self._checks
         answers = 0
         for reply in replies:
             if type(reply) is not list or reply[0] != b"message":
                 answers += 1
-                hub.dispatch(batch, now)
-                batch = {}
+                self._hand_on(batch, stamped, hub, now)
+                batch, stamped = {}, {}
                 self._take_answer(reply, hub)
                 continue
             _, name, payload = reply
             if skip:
                 name = name[skip:]
+            if payload[:1] == STAMP:
+                if name in stamped:
+                    stamped[name].append(payload)
+                else:
+                    stamped[name] = [payload]
+                continue
             if checks is not None:
                 check = checks.get(name.partition(b":")[0], refusal)
             reason = check(payload, most)
             if reason is not None:
-                self._refusals.add(reason, name, payload, now)
+                self.refusals.add(reason, name, payload, now)
             elif name in batch:
                 batch[name].append(payload)
             else:
                 batch[name] = [payload]
         self._messages += len(replies) - answers
+        self._hand_on(batch, stamped, hub, now)
+
+    def _hand_on(
+        self, batch: Mapping[bytes, list[bytes]], stamped: Mapping[bytes, list[bytes]], hub: Hub, now: float
+    ) -> None:
         hub.dispatch(batch, now)
+        for name, messages in stamped.items():
+            hub.take(name, self._runs_of(name, messages, now), now)
+
+    def _runs_of(self, name: bytes, messages: Sequence[bytes], now: float) -> Sequence[Run]:
+        check, most = self.check_of(name), self._message_max_bytes
+        runs = Runs()
+        for message in messages:
+            try:
+                came, epoch, offset, position, payload = parsed(message)
+            except ValueError:
+                self.refusals.add(BAD_STAMP, name, message, now)
+                continue
+            reason = check(payload, most)
+            if reason is not None:
+                self.refusals.add(reason, name, payload, now)
+            if position:
+                # One that cannot be delivered has its offset all the same.
+                runs.add(epoch, offset, position, None if reason else payload, came)
+            elif reason is None:
+                runs.add_unkept(payload)
+        return runs.runs
 
     def _take_answer(self, reply: Any, hub: Hub) -> None:
         if isinstance(reply, Exception):
             self._take_error(str(reply), hub)
         elif type(reply) is list and reply[0] in (b"subscribe", b"unsubscribe"):
             if self._interest.confirmed(reply[1]):
-                hub.opened(reply[1][len(self._prefix) :])
+                hub.opened(reply[1][len(self._prefix) :], trio.current_time())
             self._settle_if_complete()
 
     def _take_error(self, why: str, hub: Hub) -> None:
         if not self._interest.is_waiting:
             raise UpstreamError(f"Redis answered with an error: {why}")
         for name in self._interest.refused():
-            self._refusals.note_channel(name, why, trio.current_time())
+            self.refusals.note_channel(name, why, trio.current_time())
             hub.refused(name[len(self._prefix) :], why)
         self._due.set()
         self._settle_if_complete()
@@ -252,6 +297,10 @@ class Link:
             await trio.sleep(self._section.ping_timeout_seconds)
             if connection.last_read_at == quiet_from and not connection.has_unread():
                 raise UpstreamError(f"Redis did not answer PING within {self._section.ping_timeout_seconds:g} s")
+
+
+def _unchecked(payload: bytes, max_bytes: int) -> None:
+    return None
 
 
 async def _rest(seconds: float) -> None:

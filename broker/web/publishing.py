@@ -1,7 +1,8 @@
 """Publishing over HTTP: a submission goes to Redis, once.
 
-With an Idempotency-Key the events and the memory of them are one step in Redis: whoever repeats the
-request, to whichever daemon, gets the first answer and nothing is published again.
+All events are one step in Redis, which keeps those of channels with history; with an Idempotency-Key the memory of
+them is part of it: whoever repeats the request, to whichever daemon, gets the first answer and nothing is published
+again. Where Redis does not let the daemon run scripts, events without a key are published plain.
 """
 
 from __future__ import annotations
@@ -11,35 +12,15 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
-from attrs import Factory, define
+from attrs import Factory, define, field
 
-from broker.command import Commands, Script
+from broker.command import Commands
 from broker.config.sections import Config
-from broker.errors import UpstreamError
+from broker.errors import UpstreamError, UpstreamRefused
+from broker.history.call import bounds_of, publish_all
+from broker.history.keys import Keys
 from broker.request import RequestRefused
 from broker.submission import Item, Origin, checked_key, submission_of
-
-# KEYS: the memory. ARGV: digest of the body, ms to remember, then channel and event of each.
-# Returns whether it was published before (-1: something else was), how many Redis took, and why not all.
-# The memory is written first: where Redis takes no writes (full, a replica, its disk), nothing is published either.
-_PUBLISH_ONCE = Script("""
-local seen = redis.call('HMGET', KEYS[1], 'digest', 'taken', 'why')
-if seen[1] == ARGV[1] then return {1, tonumber(seen[2]), seen[3] or ''} end
-if seen[1] then return {-1, 0, ''} end
-redis.call('HSET', KEYS[1], 'digest', ARGV[1], 'taken', 0, 'why', '')
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
-local taken, why = 0, ''
-for index = 3, #ARGV, 2 do
-    local reply = redis.pcall('PUBLISH', ARGV[index], ARGV[index + 1])
-    if type(reply) == 'number' then taken = taken + 1 else why = reply['err'] end
-end
-if taken > 0 then
-    redis.call('HSET', KEYS[1], 'taken', taken, 'why', why)
-else
-    redis.call('DEL', KEYS[1])
-end
-return {0, taken, why}
-""")
 
 
 @define(eq=False)
@@ -48,8 +29,14 @@ class Publishing:
 
     _commands: Commands
     _config: Config
+    _keys: Keys = field(init=False)
+    _bounds: Mapping[str, str] = field(init=False)
     _counts: Counter[str] = Factory(Counter)
     _refused: Counter[str] = Factory(Counter)
+
+    def __attrs_post_init__(self) -> None:
+        self._keys = Keys(self._config.redis.channel_prefix)
+        self._bounds = bounds_of(self._config.types)
 
     async def publish(self, origin: Origin, body: bytes, idempotency_key: str | None) -> tuple[int, bool]:
         """Publish a submission. Returns how many events Redis took, and whether that was before, for the same key.
@@ -83,9 +70,7 @@ class Publishing:
             message_max_bytes=config.channels.message_max_bytes,
         )
         try:
-            repeated, taken, why = await (
-                self._publish_all(items) if key is None else self._publish_once(items, key, body)
-            )
+            repeated, taken, why = await self._publish_all(items, key, body)
         except UpstreamError as error:
             raise RequestRefused(
                 503,
@@ -100,22 +85,44 @@ class Publishing:
             )
         return taken, repeated
 
-    async def _publish_all(self, items: list[Item]) -> tuple[bool, int, str]:
-        prefix = self._config.redis.channel_prefix
-        replies = await self._commands.execute(*(("PUBLISH", prefix + item.channel, item.payload) for item in items))
-        errors = [str(reply) for reply in replies if isinstance(reply, Exception)]
-        return False, len(items) - len(errors), errors[0] if errors else ""
-
-    async def _publish_once(self, items: list[Item], key: str, body: bytes) -> tuple[bool, int, str]:
-        prefix = self._config.redis.channel_prefix
-        memory = f"{prefix}broker:idempotency:{sha256(key.encode()).hexdigest()}"
-        milliseconds = round(self._config.publish.idempotency_seconds * 1000)
-        events = (part for item in items for part in (prefix + item.channel, item.payload))
-        before, taken, why = await self._commands.run(
-            _PUBLISH_ONCE, (memory,), sha256(body).hexdigest(), milliseconds, *events
+    async def _publish_all(self, items: list[Item], key: str | None, body: bytes) -> tuple[bool, int, str]:
+        config = self._config
+        call = publish_all(
+            self._keys,
+            items,
+            bounds=self._bounds,
+            position_ms=round(config.history.position_seconds * 1000),
+            memory=None if key is None else self._memory(key),
+            digest=sha256(body).hexdigest(),
+            memory_ms=round(config.publish.idempotency_seconds * 1000),
         )
+        try:
+            before, taken, why, *rest = await self._commands.run(call.script, call.keys, *call.arguments)
+        except UpstreamRefused as refused:
+            if key is not None:
+                raise RequestRefused(
+                    502,
+                    f"Redis cannot remember an Idempotency-Key: {refused}",
+                    "Ask whoever runs Redis for the right, or publish without the key.",
+                ) from None
+            return await self._publish_plain(items, 0)
         if before < 0:
             raise RequestRefused(
                 422, "this Idempotency-Key was used for another request", "Send a new key for new events."
             )
+        if key is None and taken < len(items):
+            # What the script may not do, PUBLISH alone perhaps may.
+            (answers, *_) = rest
+            refused_items = [item for item, answer in zip(items, answers, strict=True) if isinstance(answer, bytes)]
+            return await self._publish_plain(refused_items, taken)
         return bool(before), taken, why.decode(errors="replace")
+
+    async def _publish_plain(self, items: list[Item], taken: int) -> tuple[bool, int, str]:
+        """What the script did not take, behind the `taken` others; the recorder keeps it."""
+        prefix = self._config.redis.channel_prefix
+        replies = await self._commands.execute(*(("PUBLISH", prefix + item.channel, item.payload) for item in items))
+        errors = [str(reply) for reply in replies if isinstance(reply, Exception)]
+        return False, taken + len(items) - len(errors), errors[0] if errors else ""
+
+    def _memory(self, key: str) -> str:
+        return f"{self._config.redis.channel_prefix}broker:idempotency:{sha256(key.encode()).hexdigest()}"

@@ -25,6 +25,7 @@ class DaemonProcess:
 
     Args:
         flags: flags besides `--listen` and `--redis`.
+        expected_errors: events that it may log as errors.
         under: a command that runs the daemon's command line in its own place, such as one that sets limits.
     """
 
@@ -34,6 +35,7 @@ class DaemonProcess:
     environ: dict[str, str] = field(factory=dict)
     listen: str = "127.0.0.1:0"
     under: tuple[str, ...] = ()
+    expected_errors: set[str] = field(factory=set)
     process: subprocess.Popen[str] = field(init=False)
     port: int = field(init=False)
 

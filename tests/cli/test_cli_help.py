@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from broker import __version__
 from broker.cli import COMMANDS, group
-from broker.config.names import SETTINGS, bounds, flag, variable
+from broker.config.names import SETTINGS, TYPE_OPTIONS, TYPES_FLAG, TYPES_VARIABLE, bounds, flag, variable
 from broker.config.sections import meaning
 
 
@@ -28,6 +28,13 @@ def test_serve_has_a_flag_for_every_setting_in_the_settings_own_words(serve_help
     assert meaning(attribute) in serve_help
     assert bounds(attribute) in serve_help
     assert variable(setting) in serve_help
+
+
+@pytest.mark.parametrize("key", TYPE_OPTIONS)
+def test_serve_explains_every_option_of_channel_types_at_one_flag(serve_help: str, key: str) -> None:
+    attribute = TYPE_OPTIONS[key]
+    assert f"{key}: {meaning(attribute)} Takes {bounds(attribute)}." in serve_help
+    assert (serve_help.count(f"{TYPES_FLAG} TYPE.KEY=VALUE"), serve_help.count(f"[{TYPES_VARIABLE}]")) == (1, 1)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import sys
@@ -60,7 +61,29 @@ async def test_the_bytes_arrive_as_given() -> None:
     async with _subscribed("*") as (server, pubsub):
         result = await _run("job_progress:42", payload, "--redis", server.service_url)
         assert (result.exit_code, result.output) == (0, "job_progress:42: received by 1 subscription in Redis\n")
-        assert await _received(pubsub, 1) == [(b"job_progress:42", payload.encode())]
+        [(channel, message)] = await _received(pubsub, 1)
+        assert channel == b"job_progress:42"
+        # A channel with history: in front is the position.
+        assert re.fullmatch(rb"\x01s:(\d+):1:\1 ", message.removesuffix(payload.encode()))
+
+
+async def test_a_user_who_may_only_publish() -> None:
+    async with _subscribed("*") as (server, pubsub):
+
+        def limit() -> None:
+            with redis.Redis.from_url(server.url) as client:
+                client.execute_command("ACL", "SETUSER", "service", "on", ">pw", "+publish", "&job_progress:*")
+
+        await trio.to_thread.run_sync(limit)
+        url = f"redis://service:pw@127.0.0.1:{server.port}/0"
+        result = await _run("job_progress:42", "-", "--redis", url, stdin=b"1 2")
+        assert result.output == "job_progress:42: 2 published; the last was received by 1 subscription in Redis\n"
+        assert await _received(pubsub, 2) == [(b"job_progress:42", b"1"), (b"job_progress:42", b"2")]
+        result = await _run("alerts:1", "1", "--redis", url)
+        assert result.exit_code == 1
+        assert result.stderr.endswith(
+            " refused: No permissions to access a channel; check user, password and rights in that URL\n"
+        )
 
 
 async def test_nobody_listening_is_said_and_no_error() -> None:

@@ -19,6 +19,7 @@ import pytest
 from broker.cli.sub import escaped
 from tests.actors.daemon_process import DaemonProcess
 from tests.actors.redis_server import RedisServer, free_port
+from tests.actors.stamping import Stamping
 from tests.conftest import errors_of
 
 BOUND_SECONDS = 10.0
@@ -168,6 +169,59 @@ def test_a_loss_is_told_on_standard_error(daemon: DaemonProcess) -> None:
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=BOUND_SECONDS)[0] == b""
         assert process.returncode == 0
+
+
+def test_positions_are_printed_and_gone_on_from(shared: Shared) -> None:
+    redis_server, daemon = shared
+    service = Stamping(redis_server, "ai_stream:a=b")
+    with _sub("--positions", service.channel, "a:9", "--url", daemon.url) as process:
+        assert _read_line(process, "stderr") == f"broker: subscribed to ai_stream:a=b, a:9 at {daemon.url}\n"
+        service.publish(b'{"type": "x"}')
+        first = _read_line(process)[13:]
+        redis_server.publish("a:9", b"[]")
+        assert _read_line(process)[13:] == "a:9 - - []\n"
+    service.publish(b'{"n": 2}', b'{"n":\n3}')
+    positions = service.positions()
+    assert first == f'ai_stream:a=b {positions[0]} x {{"type": "x"}}\n'
+    since = f"{service.channel}={positions[0]}"
+    with _sub("--json", "--positions", service.channel, "a:9", "--since", since, url=daemon.url) as process:
+        lines = [_read_line(process), _read_line(process)]
+        redis_server.publish("a:9", b"null")
+        lines.append(_read_line(process))
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=BOUND_SECONDS) == (b"", b"")
+        assert process.returncode == 0
+    assert lines == [
+        f'{{"channel":"ai_stream:a=b","position":"{positions[1]}","event":{{"n": 2}}}}\n',
+        f'{{"channel":"ai_stream:a=b","position":"{positions[2]}","event":{{"n": 3}}}}\n',
+        '{"channel":"a:9","position":null,"event":null}\n',
+    ]
+
+
+def test_a_gap_is_a_line_on_standard_error(shared: Shared) -> None:
+    _, daemon = shared
+    told = "broker: gap: events may be missing on a:10: no_history: the client came back to a channel that has no "
+    told += "history, or whose history cannot be read"
+    for more, line in (([], told), (["--positions"], f"{told} (from - to -)")):
+        with _sub("--json", "a:10", "--since", "a:10=1:2:3", *more, url=daemon.url) as process:
+            assert _read_line(process, "stderr") == f"{line}\n"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(BOUND_SECONDS) == 0
+            assert process.communicate() == (b"", b"")
+
+
+@pytest.mark.parametrize(
+    ("since", "status", "line"),
+    [
+        ("a", 2, "Error: Invalid value for --since: 'a' is not CHANNEL=POSITION"),
+        ("a=", 2, "Error: Invalid value for --since: 'a=' is not CHANNEL=POSITION"),
+        ("b=1:2:3", 1, "broker: a position for b, which is not subscribed to; name it among the channels"),
+    ],
+)
+def test_a_since_that_cannot_be_used_is_said(since: str, status: int, line: str) -> None:
+    with _sub("a", "--since", since) as process:
+        output, told = process.communicate(timeout=BOUND_SECONDS)
+        assert (process.returncode, output, told.decode().splitlines()[-1]) == (status, b"", line)
 
 
 def test_what_cannot_work_is_one_line() -> None:

@@ -95,12 +95,25 @@ def test_serve_explains_the_options_of_types() -> None:
     assert done.exit_code == 0
     assert "--type TYPE.KEY=VALUE" in words
     assert "validate: What an event from Redis is checked for: off, its size" in words
-    assert "Takes one of off, json, event. [BROKER_TYPES]" in words
+    assert "Takes one of off, json, event. history_length: How many past events of each channel are kept" in words
+    assert "slow_clients: What becomes of a client that reads too slowly. disconnect: it is ended" in words
+    assert "Takes one of auto, disconnect, drop_oldest, latest, catch_up. [BROKER_TYPES]" in words
 
 
 def test_serve_refuses_a_bad_option() -> None:
     done = CliRunner().invoke(group, ["serve", "--type", "alerts.validate=x"])
     assert str(done.exception) == "flag --type alerts.validate: 'x' is not known; write one of off, json, event"
+
+
+def test_check_says_what_does_not_fit_together(tmp_path: Path) -> None:
+    file = tmp_path / "types.toml"
+    file.write_text("[types.alerts]\nreplay = 101\n")
+    result = CliRunner().invoke(check.command, ["--config", str(file)])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        f"{file}: types.alerts.replay: 101 is more than types.alerts.history_length, which is 100 (default); "
+        "lower this or raise that\n"
+    )
 
 
 def test_check_of_types_in_the_environment() -> None:

@@ -11,22 +11,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.config.agreement import disagreements
 from broker.config.document import markdown_table, show, toml_document
-from broker.config.names import SETTINGS, bounds, flag, variable
+from broker.config.names import SETTINGS, TYPE_OPTIONS, bounds, flag, variable
 from broker.config.secret import mask_url, shown
 from broker.config.sections import Config
 from broker.config.sources import load
-from broker.config.types import BUILT_IN_TYPES
+from broker.config.types import BUILT_IN_TYPES, TypeOptions
 
 ROOT = Path(__file__).parents[2]
 MARKER = "<!-- generated: broker config table -->\n"
 SETTING_LINE = re.compile(r"# ([a-z_]+ = )")
-TYPE_SETTINGS = [f"types.{type}.validate" for type in BUILT_IN_TYPES]
+TYPE_SETTINGS = [f"types.{type}.{key}" for type in BUILT_IN_TYPES for key in TYPE_OPTIONS]
 DEFAULTS = {
     section: {key: list(value) if isinstance(value, tuple) else value for key, value in body.items()}
     for section, body in attrs.asdict(Config(), filter=lambda attribute, _: attribute.name != "types").items()
 }
 TYPES = {type: attrs.asdict(options) for type, options in BUILT_IN_TYPES.items()}
+ANYWHERE = dict.fromkeys([*SETTINGS, *TYPE_SETTINGS], "somewhere")
 LINES = toml_document().split("\n")
 SETTING_LINES = [number for number, line in enumerate(LINES) if SETTING_LINE.match(line)]
 
@@ -54,6 +56,8 @@ def test_any_lines_uncommented_are_the_defaults(numbers: set[int]) -> None:
     assert all(TYPES[type][key] == value for type, body in types.items() for key, value in body.items())
     assert sum(map(len, types.values())) + sum(map(len, document.values())) == len(numbers)
     assert all(DEFAULTS[section][key] == value for section, body in document.items() for key, value in body.items())
+    # What is given as it is by default contradicts nothing.
+    assert list(disagreements({**document, "types": types}, ANYWHERE, ())) == []
 
 
 def test_every_line_uncommented_loads_as_the_defaults(tmp_path: Path) -> None:
@@ -86,6 +90,18 @@ def test_docs_end_with_what_the_code_generates() -> None:
     assert table == markdown_table(), "put the output of `broker config table` below the marker in docs/settings.md"
 
 
+def test_the_example_in_docs_is_right(tmp_path: Path) -> None:
+    text = (ROOT / "docs/settings.md").read_text()
+    (example,) = re.findall(r"(?m)^    \[types\.\w+\]\n(?:(?:    .*)?\n)+", text)
+    file = tmp_path / "broker.toml"
+    file.write_text(example.replace("\n    ", "\n").strip())
+    types = load(flags={}, environ={}, file=file).config.types
+    assert {type: options for type, options in types.items() if options != BUILT_IN_TYPES.get(type)} == {
+        "job_progress": TypeOptions(history_length=500, history_seconds=86400.0, replay=1),
+        "gauges": TypeOptions(slow_clients="latest"),
+    }
+
+
 def test_the_table_of_a_section() -> None:
     section = markdown_table().partition("## [log]\n")[2].partition("\n## ")[0]
     assert section == (
@@ -105,13 +121,34 @@ def test_the_tables_of_types() -> None:
     section = markdown_table().partition("## [types]\n")[2]
     assert section.startswith("\nWhat each channel type is served with. ")
     assert '\n| `types.TYPE.validate` | `"json"` | What an event from Redis is checked for: off, ' in section
-    assert section.endswith('\n| `council_score` | `"json"` |\n| `creative_evaluation` | `"json"` |\n')
+    assert "\n| `types.TYPE.history_length` | `0` | How many past events of each channel are kept, " in section
+    assert re.search(r"\n\| `types.TYPE.history_seconds` \| `0.0` \| .* 0.0 to 31622400.0. \|\n", section)
+    _, columns, built_in = section.partition(
+        "\n| Type | `validate` | `history_length` | `history_seconds` | `replay` | `slow_clients` |\n"
+        "| --- | --- | --- | --- | --- | --- |\n"
+    )
+    assert columns
+    assert built_in.splitlines() == [
+        '| `job_progress` | `"json"` | `100` | `3600.0` | `1` | `"auto"` |',
+        '| `video_render` | `"json"` | `100` | `3600.0` | `1` | `"auto"` |',
+        '| `ai_stream` | `"json"` | `1000` | `900.0` | `0` | `"auto"` |',
+        '| `campaign_metrics` | `"json"` | `100` | `3600.0` | `1` | `"auto"` |',
+        '| `ab_test_results` | `"json"` | `100` | `3600.0` | `1` | `"auto"` |',
+        '| `alerts` | `"json"` | `100` | `86400.0` | `0` | `"auto"` |',
+        '| `live_metrics` | `"json"` | `100` | `3600.0` | `1` | `"auto"` |',
+        '| `council_score` | `"json"` | `0` | `0.0` | `0` | `"auto"` |',
+        '| `creative_evaluation` | `"json"` | `0` | `0.0` | `0` | `"auto"` |',
+    ]
 
 
 def test_show_has_a_line_for_every_setting_and_no_password() -> None:
     effective = load(
         flags={"listen.addresses": ("[::1]:0", "unix:/run/b.sock")},
-        environ={"REDIS_URL": "redis://u:hunter2@db:6379/0", "BROKER_CHANNELS_DECLARED": "note,task"},
+        environ={
+            "REDIS_URL": "redis://u:hunter2@db:6379/0",
+            "BROKER_CHANNELS_DECLARED": "note,task",
+            "BROKER_TYPES": "alerts.history_seconds=1e4,alerts.replay=5",
+        },
         file=None,
     )
     lines = show(effective).splitlines()
@@ -120,6 +157,8 @@ def test_show_has_a_line_for_every_setting_and_no_password() -> None:
         'listen.addresses = ["[::1]:0", "unix:/run/b.sock"]  # flag --listen',
         'redis.url = "redis://u:***@db:6379/0"  # environment REDIS_URL',
         'channels.declared = ["note", "task"]  # environment BROKER_CHANNELS_DECLARED',
+        "types.alerts.history_seconds = 10000.0  # environment BROKER_TYPES",
+        "types.alerts.replay = 5  # environment BROKER_TYPES",
     ]
     assert "clients.outbox_max_bytes = 1048576  # default" in lines
 
@@ -134,9 +173,13 @@ def test_names_of_a_setting() -> None:
 
 
 def test_bounds_in_words() -> None:
-    assert {setting: bounds(SETTINGS[setting]) for setting in ("embedded.port", "sse.channels_max", "log.format")} == {
+    assert {
+        setting: bounds(SETTINGS[setting])
+        for setting in ("embedded.port", "sse.channels_max", "sse.ended_seconds", "log.format")
+    } == {
         "embedded.port": "1 to 65535",
-        "sse.channels_max": "at least 1",
+        "sse.channels_max": "1 to 32",
+        "sse.ended_seconds": "at least 0",
         "log.format": "one of auto, text, json",
     }
     assert bounds(SETTINGS["redis.url"]) == ""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from broker.config.address import Address
 from broker.config.document import show
-from broker.config.names import SECTIONS, SETTINGS, TYPES_VARIABLE, variable
+from broker.config.names import SECTIONS, SETTINGS, TYPE_OPTIONS, TYPES_VARIABLE, variable
 from broker.config.sections import Channels, Clients, Config, Listen, Log, Redis, WebSocket
 from broker.config.sources import load
 from broker.config.types import BUILT_IN_TYPES
@@ -43,6 +43,8 @@ SAMPLES: Mapping[str, tuple[str, object]] = {
     "clients.outbox_max_bytes": ("2097152", 2097152),
     "clients.outbox_max_age_seconds": ("7", 7.0),
     "clients.farewell_seconds": ("7", 7.0),
+    "clients.catch_up_bytes": ("8192", 8192),
+    "clients.patience_seconds": ("7", 7.0),
     "websocket.ping_seconds": ("7", 7.0),
     "websocket.silence_seconds": ("70", 70.0),
     "websocket.message_max_bytes": ("128", 128),
@@ -53,6 +55,9 @@ SAMPLES: Mapping[str, tuple[str, object]] = {
     "channels.undeclared": ("refuse", "refuse"),
     "channels.declared": ("note,task", ("note", "task")),
     "channels.message_max_bytes": ("2048", 2048),
+    "history.position_seconds": ("70", 70.0),
+    "history.check_seconds": ("7", 7.0),
+    "history.lease_seconds": ("0.5", 0.5),
     "evaluations.start_seconds": ("7", 7.0),
     "evaluations.queue_seconds": ("7", 7.0),
     "evaluations.grace_seconds": ("7", 7.0),
@@ -68,7 +73,9 @@ SAMPLES: Mapping[str, tuple[str, object]] = {
 
 
 # Where every setting comes from that nobody gave.
-DEFAULTS = dict.fromkeys([*SETTINGS, *(f"types.{type}.validate" for type in BUILT_IN_TYPES)], "default")
+DEFAULTS = dict.fromkeys(
+    [*SETTINGS, *(f"types.{type}.{key}" for type in BUILT_IN_TYPES for key in TYPE_OPTIONS)], "default"
+)
 
 
 def config_with(setting: str, value: object) -> Config:
@@ -228,7 +235,7 @@ port = 65536
         (
             "broker.toml: clients.colour",
             "is not a setting; [clients] has max_connections, subscriptions_max, outbox_max_bytes, "
-            + "outbox_max_age_seconds, farewell_seconds",
+            + "outbox_max_age_seconds, farewell_seconds, catch_up_bytes, patience_seconds",
         ),
         ("broker.toml: clients.subscriptions_max", "must be a whole number such as 1000, not a date or a time"),
         (
@@ -333,6 +340,22 @@ def test_a_pair_is_compared_across_sources(file: Path) -> None:
     ]
 
 
+def test_what_may_wait_before_a_policy_applies_is_no_more_than_what_may_wait_at_all(file: Path) -> None:
+    assert problems("[clients]\ncatch_up_bytes = 1048577\n", at=file) == [
+        (
+            "broker.toml: clients.catch_up_bytes",
+            "1048577 is more than clients.outbox_max_bytes, which is 1048576 (default); lower this or raise that",
+        )
+    ]
+    environ = {"BROKER_CLIENTS_OUTBOX_MAX_BYTES": "65536", "BROKER_CHANNELS_MESSAGE_MAX_BYTES": "1024"}
+    assert problems("[clients]\ncatch_up_bytes = 65537\n", at=file, environ=environ) == [
+        (
+            "environment BROKER_CLIENTS_OUTBOX_MAX_BYTES",
+            f"65536 is less than clients.catch_up_bytes, which is 65537 ({file}); raise this or lower that",
+        )
+    ]
+
+
 def test_a_pair_with_a_wrong_half_is_not_compared(file: Path) -> None:
     environ = {"BROKER_CHANNELS_MESSAGE_MAX_BYTES": "2097152"}
     assert problems("clients = 3\n", at=file, environ=environ) == [
@@ -412,12 +435,22 @@ def test_a_secret_is_not_in_the_repr() -> None:
     assert "hunter2" not in repr(effective) + show(effective)
 
 
+OPTION_TEXTS = ["0", "1", "0.5", "2e9", "-1", "nan", "off", "auto", "catch_up", "latest", ""]
+
+
 @given(
     st.dictionaries(
         st.sampled_from([variable(setting) for setting in SETTINGS]),
         st.text(),
     ),
-    st.none() | st.text() | st.lists(st.text(st.sampled_from('a.=:validteoff "\n'))).map(",".join),
+    st.none()
+    | st.text()
+    | st.lists(st.text(st.sampled_from('a.=:validteoff "\n'))).map(",".join)
+    | st.lists(
+        st.tuples(
+            st.sampled_from(["a", "alerts"]), st.sampled_from(list(TYPE_OPTIONS)), st.sampled_from(OPTION_TEXTS)
+        ).map(lambda option: "{}.{}={}".format(*option))
+    ).map(",".join),
 )
 def test_any_environment_loads_or_is_refused(environ: dict[str, str], types: str | None) -> None:
     if types is not None:

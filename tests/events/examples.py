@@ -25,6 +25,7 @@ from broker.events import (
     EvaluationRestarted,
     Event,
     FinalScore,
+    Gap,
     Heartbeat,
     JobProgress,
     LiveMetricUpdate,
@@ -294,6 +295,13 @@ EXAMPLES = [
         {"channel": "alerts", "id": "a", "success": False},
         {"channel": "alerts", "id": "a", "success": False},
         ("channel", "success"),
+        None,
+    ),
+    Example(
+        Gap,
+        {"channel": "alerts:u1", "reason": "overflow", "from_": "7:1:70", "to": "7:4:73", "count": 3},
+        {"channel": "alerts:u1", "reason": "overflow", "from": "7:1:70", "to": "7:4:73", "count": 3},
+        ("channel", "reason"),
         None,
     ),
 ]

@@ -217,7 +217,7 @@ class TestSessions:
         assert (channel["address"], servers_of(channel)) == ("/ws", ["websocket"])
         assert channel["bindings"]["ws"]["query"]["properties"].keys() == {"userId"}
         assert messages_of(OPERATIONS["receive_session_websocket"]) == [
-            "Connected", "Subscribed", "Unsubscribed", "Pong", "Heartbeat", "Error", "Disconnected",
+            "Connected", "Subscribed", "Unsubscribed", "Gap", "Pong", "Heartbeat", "Error", "Disconnected",
         ]  # fmt: skip
         for name, answers in {
             "Subscribe": ["Subscribed", "Error"],
@@ -239,7 +239,7 @@ class TestSessions:
     def test_over_event_streams(self) -> None:
         channel = CHANNELS["session_sse"]
         assert (channel["address"], servers_of(channel)) == ("/api/stream", ["sse"])
-        assert set(channel["messages"]) == {"Connected", "Error", "Complete", "ServerShutdown"}
+        assert set(channel["messages"]) == {"Connected", "Gap", "Error", "Complete", "ServerShutdown"}
         http = OPERATIONS["receive_session_sse"]["bindings"]["http"]
         assert (http["method"], http["query"]["required"]) == ("GET", ["channel"])
         assert set(http["query"]["properties"]) == {"channel", "userId"}
@@ -253,7 +253,7 @@ class TestSessions:
         assert channel["description"].startswith(f"The channel {stream.channels[0].type}:{{")
         (carried,) = (kind for kind in EVENT_TYPES.values() if kind.channel_type == stream.channels[0].type)
         end = {"Complete"} if stream.finite else set()
-        assert set(channel["messages"]) == {"Connected", carried.__name__, "Error", "ServerShutdown"} | end
+        assert set(channel["messages"]) == {"Connected", "Gap", carried.__name__, "Error", "ServerShutdown"} | end
 
 
 class TestEvaluations:

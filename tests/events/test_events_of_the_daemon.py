@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import signal
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import httpx
+import pytest
 import websockets.sync.client
 
+from broker import gap
 from broker.demo import DemoScript
-from broker.events import EVENT_TYPES, Connected, Disconnected, Event, Heartbeat, Subscribed, decode
+from broker.events import EVENT_TYPES, Connected, Disconnected, Event, Gap, Heartbeat, Subscribed, decode
+from broker.events.rules import fields_of
 from tests.actors.daemon_process import DaemonProcess
 from tests.actors.redis_server import RedisServer
 
@@ -84,3 +90,33 @@ def test_every_event_of_the_demo() -> None:
         "job_progress", "video_render_progress", "campaign_metrics", "ab_test_result", "live_metric_update", "alert",
     }  # fmt: skip
     assert seen < set(EVENT_TYPES)
+
+
+POSITIONS = (None, b"4000000000:0:0", b"7:120:4294967295")
+
+
+@pytest.mark.parametrize("reason", gap.REASONS)
+def test_every_gap_that_the_daemon_can_tell(reason: str) -> None:
+    for begin, end, count in itertools.product(POSITIONS, POSITIONS, (None, 3)):
+        body = gap.Gap(reason, begin, end, 1_700_000_000.25, count, generation=2).body(b"alerts:u@1")
+        assert list(json.loads(body)) == ["type", "channel", "reason", "from", "to"] + ["count"] * (
+            count is not None
+        ) + ["timestamp"]
+        event = decode(body)
+        assert event == Gap(
+            channel="alerts:u@1",
+            reason=reason,  # type: ignore[arg-type]
+            from_=begin and begin.decode(),
+            to=end and end.decode(),
+            count=count,
+            timestamp="2023-11-14T22:13:20.250Z",
+        )
+        assert isinstance(event, Gap)
+        assert (event.gap_channel, event.extra) == ("alerts:u@1", {})
+
+
+def test_there_is_no_other_reason_and_the_document_has_them_all() -> None:
+    (hint,) = (field.hint for field in fields_of(Gap) if field.attribute == "reason")
+    assert get_args(hint) == tuple(gap.REASONS)
+    rows = re.findall(r"(?m)^\| `(\w+)` \| (\w.+) \|$", (Path(__file__).parents[2] / "docs/events.md").read_text())
+    assert {reason: what for reason, what in rows if reason in gap.REASONS} == gap.REASONS

@@ -124,6 +124,11 @@ def trio_surface(url: str, **options: Any) -> Surface:
 REAL = {"sync": sync_surface, "asyncio": asyncio_surface, "trio": trio_surface}
 
 
+def unstamped(message: bytes) -> bytes:
+    """The event of a message from a channel with history, where a stamp is in front; of another, the message."""
+    return message.partition(b" ")[2] if message.startswith(b"\x01") else message
+
+
 @define(eq=False)
 class RedisEar:
     """A plain redis-py subscriber of everything: what a service, or the daemon, would receive."""
@@ -137,7 +142,11 @@ class RedisEar:
         assert self.pubsub.get_message(timeout=BOUND_SECONDS)["type"] == "psubscribe"
 
     def hear(self, count: int | None) -> list[tuple[str, bytes]]:
-        """What was published before now: `count` messages, if it is given."""
+        """The events that were published before now, `count` of them, if it is given, without their stamps."""
+        return [(channel, unstamped(message)) for channel, message in self.hear_stamped(count)]
+
+    def hear_stamped(self, count: int | None) -> list[tuple[str, bytes]]:
+        """The same as they are in Redis."""
         found = []
         self.client.publish("end-of-test", b"")
         while True:

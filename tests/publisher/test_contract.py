@@ -14,7 +14,7 @@ from broker.errors import ChannelError, EventError, PublishError
 from broker.events import Connected, JobProgress
 from broker.publisher import RecordingPublisher
 from tests.actors.redis_server import RedisServer
-from tests.publisher.surfaces import REAL, Ear, RecordedEar, RedisEar, Surface, Sync
+from tests.publisher.surfaces import REAL, Ear, RecordedEar, RedisEar, Surface, Sync, unstamped
 
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 _EVENT = JobProgress(job_id="42", status="processing", stage="rendering", progress=0.4, message="half way")
@@ -270,7 +270,7 @@ def test_progress_is_throttled_and_what_is_held_goes_out_by_itself(both: tuple[S
     def listen() -> None:
         # While the job takes its long step: the value held back comes though no further call is made.
         for _ in range(3):
-            in_time.append(json.loads(ear.pubsub.get_message(timeout=5)["data"])["progress"])
+            in_time.append(json.loads(unstamped(ear.pubsub.get_message(timeout=5)["data"]))["progress"])
         in_time.append("too late" if is_awake.is_set() else "in time")
 
     is_awake = threading.Event()

@@ -62,6 +62,7 @@ def test_every_block_of_the_page_is_run_here() -> None:
         "Progress of a job": 1,
         "In tests": 3,
         "redis-py alone": 1,
+        "Any language": 1,
         "FastAPI": 1,
         "Django, after the commit": 1,
         "Celery": 1,
@@ -120,6 +121,28 @@ def test_redis_py_alone(ear: RedisEar, redis_server: RedisServer) -> None:
     # The recipe leaves the timestamp out; all else is a job's progress.
     event = decode(json.dumps({**module.event, "timestamp": "2026-01-31T12:00:00.000Z"}))
     assert isinstance(event, JobProgress)
+
+
+_REDIS_CLI = """#!{python}
+import sys, redis
+_, flag, port, *command = sys.argv
+assert (flag, port) == ("-p", "6399")
+with redis.Redis.from_url({url!r}) as client:
+    print(client.execute_command(*command))
+"""
+
+
+def test_any_language(ear: RedisEar, redis_server: RedisServer, tmp_path: Path) -> None:
+    [script] = _blocks("Any language")
+    # Few machines have a redis-cli, and it reaches this Redis.
+    (tmp_path / "redis-cli").write_text(_REDIS_CLI.format(python=sys.executable, url=redis_server.url))
+    (tmp_path / "redis-cli").chmod(0o755)
+    environ = {**os.environ, "PATH": f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(["sh", "-ec", script], env=environ, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+    [(channel, message)] = ear.hear_stamped(1)
+    assert channel == "job_progress:42"
+    assert re.fullmatch(rb'\x01s:(\d+):1:\1 \{"type": "job_progress", .*\}', message)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:fastapi.*", "ignore::DeprecationWarning:starlette.*")

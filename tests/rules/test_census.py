@@ -10,7 +10,8 @@ from attrs import define, evolve
 from broker.census import Census
 from broker.client import ClientStatistics
 from broker.clientele import Clientele, ClienteleStatistics
-from broker.hub import Hub, HubStatistics, Outage, UpstreamStatistics
+from broker.hub import HubStatistics, Outage, UpstreamStatistics
+from tests.rules.test_hub import hub_on
 
 SSE = ClientStatistics("sse_1", "u1", 1_700_000_000.0, 7, 1_700_000_001.25, 0, ("a:1",), True)
 WEBSOCKET = ClientStatistics("ws_1", None, 1_700_000_000.0, 0, None, 0, ("a:1", "b"), False)
@@ -30,7 +31,7 @@ class FakeParts:
         return _Upstream(self.told)
 
     def statistics(self) -> HubStatistics:
-        return HubStatistics(2, 3, 9, 12, 345)
+        return HubStatistics(2, 3, 1, 9, 12, 345, {"trimmed": 2}, {"catch_up": 3}, 4, 5)
 
     def names(self) -> list[str]:
         return ["a:1", "b"]
@@ -111,7 +112,14 @@ def test_the_whole_of_it() -> None:
             "awaySince": None,
             "lastOutage": {"begunAt": "2023-11-14T22:13:20.000Z", "endedAt": "2023-11-14T22:13:22.500Z"},
         },
-        "delivery": {"messages": 9, "deliveries": 12, "bytes": 345, "endings": {"left": 4}},
+        "delivery": {
+            "messages": 9,
+            "deliveries": 12,
+            "bytes": 345,
+            "gaps": {"trimmed": 2},
+            "slow": {"now": 1, "fellBehind": {"catch_up": 3}, "skipped": 4, "dropped": 5},
+            "endings": {"left": 4},
+        },
         "publishing": {"requests": 2},
         "connections": {"open": 5},
     }
@@ -125,7 +133,7 @@ def test_without_redis_it_is_degraded_since_a_time() -> None:
 
 
 def test_an_empty_house() -> None:
-    hub: Any = Hub(_Upstream(UPSTREAM))  # type: ignore[arg-type]
+    hub: Any = hub_on(_Upstream(UPSTREAM))
     found = Census(hub, Clientele(), {}).stats(100)
     assert (found["sse"]["clients"], found["websocket"]["totalConnections"]) == ([], 0)
     assert found["delivery"]["endings"] == {}

@@ -10,24 +10,22 @@ import trio.testing
 from broker.client import Client
 from broker.config.sections import Clients, Sse
 from broker.ending import COMPLETE
-from broker.hub import Hub
 from broker.sse import EventStream
-from tests.rules.test_hub import FakeUpstream
+from tests.rules.test_hub import FakeUpstream, hub_on
 
 
 async def test_nothing_comes_behind_the_end_of_a_stream() -> None:
     """Also where the next dispatch comes before the client's task has had a turn."""
     ours, peer = socket.socketpair()
     ours.setblocking(False)
-    hub = Hub(FakeUpstream(live={b"video_render:7"}))
+    hub = hub_on(FakeUpstream(live={b"video_render:7"}))
     client = Client("sse_1", "sse", None, ours, Clients())
+    names = (b"video_render:7",)
     endings = []
 
     async def run() -> None:
         endings.append(
-            await client.run(
-                lambda client: EventStream(client, Sse(), False, b"", hub, (b"video_render:7",), True, lambda: False)
-            )
+            await client.run(lambda client: EventStream(client, Sse(), False, b"", hub, names, {}, True, lambda: False))
         )
 
     async with trio.open_nursery() as nursery:
@@ -47,12 +45,12 @@ async def test_nothing_comes_behind_the_end_of_a_stream() -> None:
 async def test_a_stream_says_why_it_waits() -> None:
     ours, peer = socket.socketpair()
     ours.setblocking(False)
-    hub = Hub(FakeUpstream())
+    hub = hub_on(FakeUpstream())
     client = Client("sse_1", "sse", None, ours, Clients())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(
             client.run,
-            lambda client: EventStream(client, Sse(), False, b"HEAD ", hub, (b"a",), False, lambda: True),
+            lambda client: EventStream(client, Sse(), False, b"HEAD ", hub, (b"a",), {}, False, lambda: True),
         )
         await trio.testing.wait_all_tasks_blocked()
         assert peer.recv(1 << 16) == b"HEAD : waiting for Redis\n\n"

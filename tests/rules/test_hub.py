@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from attrs import Factory, define
 
 from broker.hub import Hub, UpstreamStatistics
+from broker.position import Start
+from broker.topic.topic import Terms, Topic
 from broker.wireformat import WireFormat
 
 
@@ -14,11 +17,22 @@ def _joined(payloads: Sequence[bytes]) -> bytes:
     return b"|".join(payloads)
 
 
-PLAIN = WireFormat("plain", lambda payloads: b"<" + _joined(payloads) + b">")
-OTHER = WireFormat("other", lambda payloads: b"[" + _joined(payloads) + b"]")
-FINITE = WireFormat(
+def _format(name: str, start: bytes, end: bytes, *more: Any) -> WireFormat:
+    return WireFormat(
+        name,
+        lambda channel, payloads: start + _joined(payloads) + end,
+        lambda channel, run: start + _joined(run.payloads) + end,
+        lambda channel, gap: b"gap:" + gap.reason.encode(),
+        *more,
+    )
+
+
+PLAIN = _format("plain", b"<", b">")
+OTHER = _format("other", b"[", b"]")
+FINITE = _format(
     "finite",
-    lambda payloads: b"(" + _joined(payloads) + b")",
+    b"(",
+    b")",
     lambda payloads: payloads.index(b"last") if b"last" in payloads else None,
     lambda payload: b"end:" + payload,
 )
@@ -55,7 +69,11 @@ class FakeClient:
     def deliver(self, data: bytes, events: int, now: float) -> None:
         self.heard.append((data, events))
 
-    def joined(self, names: tuple[bytes, ...]) -> None:
+    def offer(self, data: bytes, events: int, now: float, most: int) -> bool:
+        self.deliver(data, events, now)
+        return True
+
+    def joined(self, names: tuple[bytes, ...], starts: Mapping[bytes, Start]) -> None:
         self.heard.append(("joined", *names))
 
     def refused(self, name: bytes, why: str) -> None:
@@ -65,9 +83,15 @@ class FakeClient:
         self.heard.append(("ended", name))
 
 
+def hub_on(upstream: Any, on_end: Callable[[bytes], None] = lambda name: None) -> Hub:
+    """A hub whose channels have no history, and end who is too slow."""
+    terms = Terms(lambda: 0.0, 1000, 1000, on_end)
+    return Hub(upstream, lambda name: Topic(name, "disconnect", terms), terms.books)
+
+
 def hub_with(*live: bytes) -> tuple[Hub, FakeUpstream]:
     upstream = FakeUpstream(set(live))
-    return Hub(upstream), upstream
+    return hub_on(upstream), upstream
 
 
 def test_a_batch_is_encoded_once_for_each_format_and_shared() -> None:
@@ -90,7 +114,7 @@ def test_nothing_comes_before_joined_and_nothing_is_missed_after() -> None:
     client = FakeClient()
     assert hub.join(client, (b"a",), PLAIN) is False
     hub.dispatch({b"a": [b"early"]}, 0.0)
-    hub.opened(b"a")
+    hub.opened(b"a", 0.0)
     hub.dispatch({b"a": [b"1"]}, 0.0)
     assert client.heard == [("joined", b"a"), (b"<1>", 1)]
 
@@ -99,10 +123,10 @@ def test_several_channels_are_joined_as_one() -> None:
     hub, _ = hub_with(b"a")
     client = FakeClient()
     assert hub.join(client, (b"a", b"b", b"c"), PLAIN) is False
-    hub.opened(b"c")
+    hub.opened(b"c", 0.0)
     hub.dispatch({b"a": [b"early"], b"c": [b"early"]}, 0.0)
     assert client.heard == []
-    hub.opened(b"b")
+    hub.opened(b"b", 0.0)
     hub.dispatch({b"a": [b"1"], b"c": [b"2"]}, 0.0)
     assert client.heard == [("joined", b"a", b"b", b"c"), (b"<1>", 1), (b"<2>", 1)]
 
@@ -113,20 +137,20 @@ def test_a_loss_half_way_begins_the_joining_anew() -> None:
     hub.join(client, (b"a", b"b"), PLAIN)
     upstream.live.clear()
     hub.lost()
-    hub.opened(b"b")
+    hub.opened(b"b", 0.0)
     assert client.heard == []
-    hub.opened(b"a")
+    hub.opened(b"a", 0.0)
     assert client.heard == [("joined", b"a", b"b")]
 
 
-def test_a_loss_changes_nothing_for_those_who_have_joined() -> None:
+def test_who_has_joined_is_told_of_a_loss_and_goes_on() -> None:
     hub, _ = hub_with(b"a")
     client = FakeClient()
     hub.join(client, (b"a",), PLAIN)
     hub.lost()
-    hub.opened(b"a")
+    hub.opened(b"a", 0.0)
     hub.dispatch({b"a": [b"1"]}, 0.0)
-    assert client.heard == [("joined", b"a"), (b"<1>", 1)]
+    assert client.heard == [("joined", b"a"), (b"gap:redis_away", 0), (b"<1>", 1)]
 
 
 def test_a_channel_is_released_with_its_last_subscriber() -> None:
@@ -153,8 +177,8 @@ def test_leaving_while_joining_releases_all_channels_of_the_joining() -> None:
     hub.leave(leaving, b"a")
     hub.leave(leaving, b"b")
     assert [line for line in upstream.asked if line.startswith("release")] == ["release a"]
-    hub.opened(b"a")
-    hub.opened(b"b")
+    hub.opened(b"a", 0.0)
+    hub.opened(b"b", 0.0)
     assert leaving.heard == []
     assert staying.heard == [("joined", b"b")]
 
@@ -186,7 +210,7 @@ def test_refusing_one_of_several_ends_the_whole_joining() -> None:
     assert client.heard == [("refused", b"b", "no rights")]
     assert hub.names() == []
     assert sorted(line for line in upstream.asked if line.startswith("release")) == ["release a", "release b"]
-    hub.opened(b"a")
+    hub.opened(b"a", 0.0)
     hub.refused(b"a", "nobody there")
     assert len(client.heard) == 1
 
@@ -194,7 +218,7 @@ def test_refusing_one_of_several_ends_the_whole_joining() -> None:
 def test_a_stream_with_an_end_stops_there_and_others_go_on() -> None:
     ended: list[bytes] = []
     upstream = FakeUpstream({b"a"})
-    hub = Hub(upstream, ended.append)
+    hub = hub_on(upstream, ended.append)
     finite, plain = FakeClient(), FakeClient()
     hub.join(finite, (b"a",), FINITE)
     hub.join(plain, (b"a",), PLAIN)

@@ -60,7 +60,7 @@ def test_a_subscribe_is_answered_once_the_channel_is_live() -> None:
     talk = session()
     assert tell(talk, {"type": "subscribe", "channel": {"type": "a", "id": "1"}}) == [Subscribe(Channel("a", "1"))]
     assert talk.channel_names == []
-    assert said(talk.joined("a:1", NOW)) == [subscribed("a:1", id="1")]
+    assert said(talk.joined("a:1", None, NOW)) == [subscribed("a:1", id="1")]
     assert talk.channel_names == ["a:1"]
 
 
@@ -68,7 +68,7 @@ def test_every_subscribe_gets_its_answer() -> None:
     talk = session()
     tell(talk, {"type": "subscribe", "channel": "a:1"})
     assert tell(talk, {"type": "subscribe", "channel": {"type": "a", "id": "1"}}) == []
-    assert said(talk.joined("a:1", NOW)) == [subscribed("a:1", id="1")] * 2
+    assert said(talk.joined("a:1", None, NOW)) == [subscribed("a:1", id="1")] * 2
     assert tell(talk, {"type": "subscribe", "channel": "a:1"}) == [subscribed("a:1", id="1")]
 
 
@@ -76,7 +76,7 @@ def test_unsubscribing() -> None:
     talk = session()
     for name in ("a:1", "a:2", "b"):
         tell(talk, {"type": "subscribe", "channel": name})
-        talk.joined(name, NOW)
+        talk.joined(name, None, NOW)
     unsubscribed = {**subscribed("a"), "type": "unsubscribed"}
     assert tell(talk, {"type": "unsubscribe", "channel": {"type": "a"}}) == [
         Unsubscribe((Channel("a", "1"), Channel("a", "2"))),

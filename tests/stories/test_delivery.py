@@ -24,7 +24,7 @@ from tests.actors.peers import (
 from tests.actors.redis_server import RedisServer
 
 MIB = 1024 * 1024
-CHANNEL = "job_progress:42"
+CHANNEL = "feed:42"
 
 
 def numbered(count: int, size: int = 0, first: int = 0) -> list[bytes]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
+from collections.abc import Callable
 
 import httpx
 import httpx_sse
@@ -36,10 +38,14 @@ def wait_for_stream(daemon: DaemonProcess, count: int = 1) -> None:
     wait_until(lambda: daemon.stats()["channels"]["totalSubscriptions"] == count)
 
 
+NO_HISTORY = ["--type", "video_render.history_length=0"]
+
+
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 def test_it_ends_after_its_last_event_and_answers_204_then(
-    redis_server: RedisServer, daemon: DaemonProcess, version: str
+    redis_server: RedisServer, start_daemon: Callable[..., DaemonProcess], version: str
 ) -> None:
+    daemon = start_daemon(redis_server.url, *NO_HISTORY)
     with stream(daemon.port, version=version) as sock:
         wait_for_stream(daemon)
         redis_server.publish("video_render:7", RENDERING, COMPLETE, RENDERING)
@@ -52,6 +58,39 @@ def test_it_ends_after_its_last_event_and_answers_204_then(
         again = http.get(f"{daemon.url}/api/stream/render-progress/8", headers={"Last-Event-ID": "end"})
         assert again.status_code == 204
     assert daemon.stats()["delivery"]["endings"] == {"complete": 1}
+
+
+def test_with_history_who_had_the_last_event_is_told_to_stop_and_a_late_page_sees_it(
+    redis_server: RedisServer, daemon: DaemonProcess
+) -> None:
+    with stream(daemon.port) as sock:
+        wait_for_stream(daemon)
+        redis_server.publish("video_render:7", RENDERING, RENDERING, COMPLETE, RENDERING)
+        raw = read_to_end(sock)
+    assert (raw.count(RENDERING), raw.count(COMPLETE), raw.count(b"event: complete\n")) == (2, 2, 1)
+    ids = re.findall(rb"^id: (\S+)$", raw, re.M)
+    begin, first, _, last, end = (id.decode() for id in ids)
+    assert end == "end"
+    url = f"{daemon.url}/api/stream/render-progress/7"
+    with httpx.Client(trust_env=False, timeout=10) as http:
+        for id in (last, end):
+            assert http.get(url, headers={"Last-Event-ID": id}).status_code == 204
+            assert http.get(url, params={"lastEventId": id}).status_code == 204
+        for id, seen in ((begin, 2), (first, 1)):
+            rest = http.get(url, headers={"Last-Event-ID": id})
+            assert (rest.content.count(RENDERING), rest.content.count(b"event: complete\n")) == (seen, 1)
+    # Somebody opens the page when all is over.
+    redis_server.publish("video_render:8", COMPLETE)
+    wait_until(lambda: b"broker:history:{video_render:8}:top" in keys(redis_server))
+    with httpx.Client(trust_env=False, timeout=10) as http:
+        late = http.get(f"{daemon.url}/api/stream/render-progress/8")
+        assert (late.content.count(COMPLETE), late.content.count(b"event: complete\n")) == (2, 1)
+
+
+def keys(redis_server: RedisServer) -> list[bytes]:
+    with redis_server.client() as client:
+        found: list[bytes] = client.keys("*")
+        return found
 
 
 def test_a_client_reads_the_complete_event(redis_server: RedisServer, daemon: DaemonProcess) -> None:

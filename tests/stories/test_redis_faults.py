@@ -20,7 +20,7 @@ from tests.actors.peers import Peer, WebSocketPeer, open_streams, open_websocket
 from tests.actors.redis_server import RedisServer
 
 StartDaemon = Callable[..., DaemonProcess]
-CHANNEL = "job_progress:42"
+CHANNEL = "feed:42"
 # Promised; it holds for the defaults.
 BACK_WITHIN_SECONDS = 2.0
 QUICK_PINGS = ["--redis-ping-seconds", "0.3", "--redis-ping-timeout-seconds", "0.5", "--redis-connect-seconds", "1"]
@@ -74,15 +74,15 @@ def test_redis_killed_and_started_again(redis_server: RedisServer, daemon: Daemo
     # Somebody new comes while it is away.
     with websockets.sync.client.connect(daemon.ws_url) as ws:
         assert json.loads(ws.recv(5))["type"] == "connected"
-        ws.send('{"type":"subscribe","channel":"alerts:new"}')
+        ws.send('{"type":"subscribe","channel":"feed:new"}')
         told = json.loads(ws.recv(5))
         assert (told["type"], told["code"]) == ("error", "upstream_unavailable")
-        assert "alerts:new" in told["message"]
+        assert "feed:new" in told["message"]
         redis_server.start()
         assert seconds_until_delivery(redis_server, peers) < BACK_WITHIN_SECONDS
         subscribed = json.loads(ws.recv(5))
-        assert (subscribed["type"], subscribed["name"]) == ("subscribed", "alerts:new")
-        redis_server.publish("alerts:new", b'{"n":1}')
+        assert (subscribed["type"], subscribed["name"]) == ("subscribed", "feed:new")
+        redis_server.publish("feed:new", b'{"n":1}')
         assert ws.recv(5) == '{"n":1}'
     assert not any(peer.ended for peer in peers)
     stats = daemon.stats()
@@ -95,7 +95,7 @@ def test_redis_killed_and_started_again(redis_server: RedisServer, daemon: Daemo
 def test_five_thousand_channels_come_back_in_a_few_commands(redis_server: RedisServer, daemon: DaemonProcess) -> None:
     peers = [WebSocketPeer(daemon.port) for _ in range(5)]
     for number, peer in enumerate(peers):
-        peer.subscribe(*(f"job_progress:{number}.{index}" for index in range(1000)))
+        peer.subscribe(*(f"feed:{number}.{index}" for index in range(1000)))
     pump(peers, lambda: all(len(peer.events("subscribed")) == 1000 for peer in peers))
     # However many clients ask at once, they share a few round trips.
     assert commands(redis_server, "subscribe") <= 250
@@ -108,7 +108,7 @@ def test_five_thousand_channels_come_back_in_a_few_commands(redis_server: RedisS
     # Healthy means that all of them are there, not only Redis.
     assert channels["redisSubscriptions"] == 5000
     assert commands(redis_server, "subscribe") <= 12
-    redis_server.publish("job_progress:4.999", b'{"last":true}')
+    redis_server.publish("feed:4.999", b'{"last":true}')
     pump(peers, lambda: peers[4].raw.endswith(b'{"last":true}'))
 
 
@@ -135,7 +135,8 @@ def test_a_connection_that_redis_kills(redis_server: RedisServer, daemon: Daemon
     peers: list[Peer] = list(open_websockets(daemon.port, 1, CHANNEL))
     for times in (1, 2, 3):
         with redis_server.client() as client:
-            assert client.execute_command("CLIENT", "KILL", "TYPE", "pubsub") == 1
+            # The link's, and that of the recorder unless it is not back from the last time.
+            assert client.execute_command("CLIENT", "KILL", "TYPE", "pubsub") in (1, 2)
         wait_until(lambda times=times: daemon.stats()["redis"]["outages"] == times)
         assert seconds_until_delivery(redis_server, peers) < BACK_WITHIN_SECONDS
         wait_until(lambda: is_connected(daemon))
@@ -145,18 +146,18 @@ def test_a_connection_that_redis_kills(redis_server: RedisServer, daemon: Daemon
 def test_a_cut_by_the_output_buffer_limit(redis_server: RedisServer, daemon: DaemonProcess) -> None:
     peers: list[Peer] = list(open_websockets(daemon.port, 1, CHANNEL))
 
-    def listeners() -> int:
+    def is_heard() -> bool:
         with redis_server.client() as client:
-            return len(client.client_list(_type="pubsub"))
+            return bool(dict(client.pubsub_numsub(CHANNEL))[CHANNEL.encode()])
 
     with redis_server.client() as client:
         client.config_set("client-output-buffer-limit", "pubsub 64kb 32kb 1")
     with stopped(daemon):
         for _ in range(100):
             redis_server.publish(CHANNEL, *[b'{"pad":"%b"}' % (b"x" * 1000)] * 500)
-            if not listeners():
+            if not is_heard():
                 break
-        assert not listeners()
+        assert not is_heard()
     wait_until(lambda: daemon.stats()["redis"]["outages"] == 1)
     assert seconds_until_delivery(redis_server, peers) < BACK_WITHIN_SECONDS
     wait_until(lambda: is_connected(daemon))
@@ -184,7 +185,7 @@ def test_the_daemon_starts_before_redis(tmp_path: Path, start_daemon: StartDaemo
         assert daemon.stats()["status"] == "degraded"
         with websockets.sync.client.connect(daemon.ws_url) as ws:
             ws.recv(5)
-            ws.send('{"type":"subscribe","channel":"job_progress:42"}')
+            ws.send('{"type":"subscribe","channel":"feed:42"}')
             assert json.loads(ws.recv(5))["code"] == "upstream_unavailable"
             redis_server.start()
             assert json.loads(ws.recv(5))["type"] == "subscribed"
@@ -197,17 +198,19 @@ def test_the_daemon_starts_before_redis(tmp_path: Path, start_daemon: StartDaemo
         redis_server.kill()
 
 
-def limited_url(redis_server: RedisServer) -> str:
-    """A user who may listen to `allowed:*` and nothing else."""
+def start_limited(redis_server: RedisServer, start_daemon: StartDaemon) -> DaemonProcess:
+    """A daemon whose user may listen to `allowed:*` and nothing else."""
     with redis_server.client() as client:
         client.execute_command("ACL", "SETUSER", "limited", "on", ">hunter2", "+@all", "resetchannels", "&allowed:*")
-    return redis_server.url.replace("redis://", "redis://limited:hunter2@")
+    daemon = start_daemon(redis_server.url.replace("redis://", "redis://limited:hunter2@"))
+    daemon.expected_errors.add("Redis does not let plain PUBLISHes be recorded")
+    return daemon
 
 
 def test_a_channel_that_redis_refuses_is_told_and_the_others_are_served(
     redis_server: RedisServer, start_daemon: StartDaemon
 ) -> None:
-    daemon = start_daemon(limited_url(redis_server))
+    daemon = start_limited(redis_server, start_daemon)
     (peer,) = open_websockets(daemon.port, 1)
     names = ["allowed:1", "forbidden:1", "allowed:2", "forbidden:2", "allowed:3"]
     # In one write, so that they go to Redis in one command.
@@ -239,7 +242,7 @@ def test_a_channel_that_redis_refuses_is_told_and_the_others_are_served(
 def test_a_stream_on_a_refused_channel_ends_with_an_error_event(
     redis_server: RedisServer, start_daemon: StartDaemon
 ) -> None:
-    daemon = start_daemon(limited_url(redis_server))
+    daemon = start_limited(redis_server, start_daemon)
     url = f"{daemon.url}/api/stream?channel=allowed:1&channel=forbidden:1"
     with httpx.Client(trust_env=False) as http, httpx_sse.connect_sse(http, "GET", url) as source:
         events = list(source.iter_sse())  # httpx raises where the body is cut
@@ -250,7 +253,7 @@ def test_a_stream_on_a_refused_channel_ends_with_an_error_event(
 
 
 def test_many_refused_channels_are_one_line_in_the_log(redis_server: RedisServer, start_daemon: StartDaemon) -> None:
-    daemon = start_daemon(limited_url(redis_server))
+    daemon = start_limited(redis_server, start_daemon)
     (peer,) = open_websockets(daemon.port, 1)
     peer.subscribe(*(f"forbidden:{number}" for number in range(600)))
     pump([peer], lambda: len(peer.events("error")) == 600)

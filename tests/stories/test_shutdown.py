@@ -26,7 +26,7 @@ from tests.actors.peers import Peer, SsePeer, open_streams, open_websockets, pum
 from tests.actors.redis_server import RedisServer, free_port
 
 StartDaemon = Callable[..., DaemonProcess]
-CHANNEL = "job_progress:42"
+CHANNEL = "feed:42"
 DRAIN_SECONDS = 3.0
 
 

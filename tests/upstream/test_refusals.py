@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping, Sequence
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from broker.config.sections import Redis
 from broker.config.types import BUILT_IN_TYPES, TypeOptions
 from broker.events import JobProgress
 from broker.message import NOT_AN_EVENT, NOT_JSON
+from broker.run import STAMP, Run
 from broker.upstream.link import Link
 from broker.upstream.refusals import BURST_SECONDS, Refusals
 
@@ -80,40 +81,51 @@ def test_a_line_a_burst_for_each_reason_which_says_why(lines: Lines) -> None:
 
 
 class FakeHub:
-    """Keeps what is dispatched."""
+    """Keeps what is dispatched, and what is handed on stamped."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[bytes, bytes]] = []
+        self.stamped: list[tuple[bytes, Run]] = []
 
     def dispatch(self, batch: dict[bytes, list[bytes]], now: float) -> None:
         self.heard += ((name, payload) for name, payloads in batch.items() for payload in payloads)
 
+    def take(self, name: bytes, runs: Sequence[Run], now: float) -> None:
+        self.stamped += ((name, run) for run in runs)
 
-def taken(link: Link, *messages: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+
+def taken(link: Link, *messages: tuple[bytes, bytes]) -> FakeHub:
     hub: Any = FakeHub()
     link._take([[b"message", name, payload] for name, payload in messages], hub, 0.0)
-    heard: list[tuple[bytes, bytes]] = hub.heard
-    return heard
+    assert isinstance(hub, FakeHub)
+    return hub
 
 
-def test_the_link_checks_each_type_as_its_options_say(lines: Lines) -> None:
-    types = {**BUILT_IN_TYPES, "job_progress": TypeOptions(validate="event"), "raw": TypeOptions(validate="off")}
-    link = Link(Redis(channel_prefix="app:"), 1024, types)
-    good = [(b"job_progress:42", GOOD), (b"raw:1", b"x"), (b"raw", b""), (b"alerts:1", b"{}"), (b"rawer:1", b"{}")]
+PLAIN_TYPES = {
+    **BUILT_IN_TYPES,
+    "job": TypeOptions(validate="event"),
+    "raw": TypeOptions(validate="off"),
+    "note": TypeOptions(validate="json"),
+}
+
+
+def test_the_link_checks_what_is_plain_as_its_type_says(lines: Lines) -> None:
+    link = Link(Redis(channel_prefix="app:"), 1024, PLAIN_TYPES)
+    good = [(b"job:42", GOOD), (b"raw:1", b"x"), (b"raw", b""), (b"note:1", b"{}"), (b"rawer:1", b"{}")]
     bad = [
-        (b"job_progress:42", b"{}"),
-        (b"job_progress", b"{"),
+        (b"job:42", b"{}"),
+        (b"job", b"{"),
         (b"raw:1", b"\xff"),
-        (b"alerts:1", b"x"),
+        (b"note:1", b"x"),
         (b"rawer:1", b"x"),
         (b"raw:1", b"x" * 1025),
     ]
-    assert taken(link, *((b"app:" + name, payload) for name, payload in good + bad)) == good
+    assert taken(link, *((b"app:" + name, payload) for name, payload in good + bad)).heard == good
     statistics = link.statistics()
     assert statistics.refused_by_type == {
-        "job_progress": {"not_an_event": 1, "not_json": 1},
+        "job": {"not_an_event": 1, "not_json": 1},
         "raw": {"not_utf8": 1, "too_big": 1},
-        "alerts": {"not_json": 1},
+        "note": {"not_json": 1},
         "rawer": {"not_json": 1},
     }
     assert statistics.refused == {"not_an_event": 1, "not_json": 3, "not_utf8": 1, "too_big": 1}
@@ -121,9 +133,56 @@ def test_the_link_checks_each_type_as_its_options_say(lines: Lines) -> None:
 
 
 def test_the_link_checks_for_json_where_nothing_else_is_said(lines: Lines) -> None:
-    link = Link(Redis(), 1024)
-    assert taken(link, (b"job_progress:42", b"{}"), (b"x", b"x"), (b"alerts:1", b"[]")) == [
+    link = Link(Redis(), 1024, {})
+    assert taken(link, (b"job_progress:42", b"{}"), (b"x", b"x"), (b"alerts:1", b"[]")).heard == [
         (b"job_progress:42", b"{}"),
         (b"alerts:1", b"[]"),
     ]
     assert link.statistics().refused_by_type == {"x": {"not_json": 1}}
+
+
+# Plain on channels with history: fit, not JSON, too large, not UTF-8.
+RECORDED = [(b"alerts:1", b"{}"), (b"alerts:1", b"x"), (b"alerts", b'"%b"' % (b"x" * 1024)), (b"ai_stream", b"\xff")]
+
+
+def test_the_link_leaves_what_is_plain_to_the_recorder_where_there_is_history(lines: Lines) -> None:
+    link = Link(Redis(), 1024, PLAIN_TYPES)
+    hub = taken(link, *RECORDED, (b"alerts_2:1", b"x"))
+    # The hub drops it, as it comes again, stamped.
+    assert sorted(hub.heard) == sorted(RECORDED)
+    assert link.statistics().refused_by_type == {"alerts_2": {"not_json": 1}}
+    assert [line["channel"] for line in lines] == ["alerts_2:1"]
+
+
+def test_the_link_checks_it_where_nobody_can_record(lines: Lines) -> None:
+    link = Link(Redis(), 1024, {**PLAIN_TYPES, "job": TypeOptions("event", 5, 60.0)})
+    messages = [*RECORDED, (b"job:1", GOOD), (b"job:1", b"{}"), (b"raw:1", b"x")]
+    link.is_plain = True
+    assert taken(link, *messages).heard == [(b"alerts:1", b"{}"), (b"job:1", GOOD), (b"raw:1", b"x")]
+    # Recorded again: not looked at any more.
+    link.is_plain = False
+    assert sorted(taken(link, *messages).heard) == sorted(messages)
+    assert link.statistics().refused_by_type == {
+        "alerts": {"not_json": 1, "too_big": 1},
+        "ai_stream": {"not_utf8": 1},
+        "job": {"not_an_event": 1},
+    }
+
+
+def test_what_is_stamped_is_checked_whatever_its_way_and_keeps_its_place(lines: Lines) -> None:
+    types = {**BUILT_IN_TYPES, "job_progress": TypeOptions("event", 5, 60.0)}
+    link = Link(Redis(channel_prefix="app:"), 1024, types)
+    came = [b"s:7:1:11 " + GOOD, b"r:7:2:12 {}", b"r:7:3:13 " + GOOD, b"u {", b"u " + GOOD, b"s:7:x:14 " + GOOD]
+    stamped = [(b"app:job_progress:42", STAMP + message) for message in came]
+    hub = taken(link, *stamped, (b"app:alerts:1", STAMP + b"s:8:1:15 x"))
+    assert (hub.heard, hub.stamped[0][0]) == ([], b"job_progress:42")
+    assert [(name, run.first, run.last, run.positions, run.payloads) for name, run in hub.stamped] == [
+        (b"job_progress:42", 1, 3, [b"7:1:11", b"7:3:13"], [GOOD, GOOD]),
+        (b"job_progress:42", 0, 0, [], [GOOD]),
+        (b"alerts:1", 1, 1, [], []),
+    ]
+    assert link.statistics().refused_by_type == {
+        "job_progress": {"not_an_event": 1, "not_json": 1, "bad_stamp": 1},
+        "alerts": {"not_json": 1},
+    }
+    assert link.statistics().messages == 7

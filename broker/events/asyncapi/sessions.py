@@ -20,13 +20,13 @@ ROOT = "/api/stream"
 
 _TEXT = {"type": "string", "minLength": 1}
 _USER_ID = {"userId": {"type": "string", "description": "Who asks; the daemon's stats show it."}}
-_GREETED = ("Connected", "Error", "ServerShutdown")
+_GREETED = ("Connected", "Gap", "Error", "ServerShutdown")
 _EVALUATED = ("EvaluationRestarted", "Complete", "Error", "ServerShutdown")
 
 
 def websocket_session() -> ChannelObject:
     """The WebSocket itself. Any number of subscriptions are on one."""
-    said = ("Connected", "Subscribed", "Unsubscribed", "Pong", "Heartbeat", "Error", "Disconnected")
+    said = ("Connected", "Subscribed", "Unsubscribed", "Gap", "Pong", "Heartbeat", "Error", "Disconnected")
     return ChannelObject(
         "session_websocket",
         "/ws",
@@ -56,9 +56,9 @@ def event_streams() -> list[ChannelObject]:
         _stream(
             "session_sse",
             "",
-            ("Connected", "Error", "Complete", "ServerShutdown"),
-            "Any channels, `channel` once for each; their events come without an `event` line. `error` and `complete` "
-            "are named so in their `event` line; `complete` comes on the paths whose stream has an end.",
+            ("Connected", "Gap", "Error", "Complete", "ServerShutdown"),
+            "Any channels, `channel` once for each; their events come without an `event` line. `gap`, `error` and "
+            "`complete` are named so in their `event` line; `complete` comes on the paths whose stream has an end.",
             {
                 "channel": {
                     **names,

@@ -15,9 +15,10 @@ import trio
 import trio.testing
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, serve_websocket
 
-from broker import session, subscriber
+from broker import session
 from broker.errors import SubscriberError
-from broker.subscriber import ERROR_CODES, Event, Notice, Subscription, subscribe
+from broker.subscriber import Event, Gap, Notice, Subscription, subscribe, subscription
+from broker.subscriber.conversation import ERROR_CODES
 from tests.actors.daemon_process import DaemonProcess
 from tests.actors.redis_server import RedisServer, free_port
 from tests.conftest import errors_of
@@ -60,13 +61,13 @@ def _kinds(notices: list[Notice]) -> list[str]:
 
 
 @asynccontextmanager
-async def _server(*talks: Talk) -> AsyncIterator[str]:
+async def _server(*talks: Talk, subprotocol: str | None = None) -> AsyncIterator[str]:
     """A WebSocket server that has the n-th talk with the n-th client, and the last one with all later ones."""
     left = list(talks)
 
     async def handle(request: WebSocketRequest) -> None:
         talk = left.pop(0) if len(left) > 1 else left[0]
-        connection = await request.accept()
+        connection = await request.accept(subprotocol=subprotocol)
         try:
             await talk(connection)
         except ConnectionClosed:
@@ -226,15 +227,17 @@ async def test_silence_is_a_lost_connection() -> None:
     async with _server(fall_silent, speak_up) as url:
         async with subscribe(url, ["a:1"], on_notice=notices.append, silence_seconds=0.1) as events:
             assert await _take(events, 1) == ['{"n":1}']
-            assert [(notice.kind, notice.text) for notice in notices[:2]] == [
-                ("disconnected", "nothing came for 0.1 s"),
-                ("reconnected", "subscribed again; what was published meanwhile did not arrive"),
+            gap = Gap("a:1", "no_history", None, None)
+            assert [(notice.kind, notice.text, notice.gap, notice.recovered) for notice in notices[:3]] == [
+                ("disconnected", "nothing came for 0.1 s", None, False),
+                ("gap", str(gap), gap, False),
+                ("reconnected", "subscribed again; events may be missing on a:1", None, False),
             ]
 
 
 async def test_a_slow_consumer_learns_that_it_lost_something(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
     redis_server, daemon = shared
-    monkeypatch.setattr(subscriber, "BUFFER_CHARACTERS", 100_000)
+    monkeypatch.setattr(subscription, "BUFFER_CHARACTERS", 100_000)
     notices: list[Notice] = []
     payloads = [json.dumps({"n": n, "fill": "x" * 50_000}) for n in range(400)]
     async with subscribe(daemon.url, ["slow:1"], on_notice=notices.append) as events:
@@ -256,7 +259,7 @@ async def test_a_slow_consumer_learns_that_it_lost_something(shared: Shared, mon
 
 async def test_the_buffer_takes_an_event_larger_than_itself(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
     redis_server, daemon = shared
-    monkeypatch.setattr(subscriber, "BUFFER_CHARACTERS", 10)
+    monkeypatch.setattr(subscription, "BUFFER_CHARACTERS", 10)
     payloads = [json.dumps("x" * 900_000), *(json.dumps(n) for n in range(3000)), json.dumps("y" * 100)]
     async with subscribe(daemon.url, ["big:1"]) as events:
         redis_server.publish("big:1", *(payload.encode() for payload in payloads))
@@ -373,7 +376,7 @@ async def test_leaving_is_polite_and_bounded() -> None:
 
 
 async def test_a_server_that_reads_no_more_does_not_hold_up_leaving(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subscriber, "CLOSE_SECONDS", 0.1)
+    monkeypatch.setattr(subscription, "CLOSE_SECONDS", 0.1)
     names = ["a:1", "a:2", "a:3", "a:4"]
 
     async def freeze(connection: WebSocketConnection) -> None:
@@ -480,7 +483,7 @@ async def test_a_websocket_server_that_is_no_broker() -> None:
 
 
 async def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subscriber, "ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(subscription, "ANSWER_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         assert "it did not answer in time" in await _refusal(url)
@@ -523,3 +526,111 @@ async def test_waiting_for_redis_is_told(redis_server: RedisServer, daemon: Daem
 async def _start_when(redis_server: RedisServer, notices: list[Notice]) -> None:
     await _until(lambda: notices)
     await trio.to_thread.run_sync(redis_server.start)
+
+
+# ---- positions, from servers that end at the worst moment; test_resume.py has real daemons ----
+
+
+@asynccontextmanager
+async def _v1_server(*talks: Talk) -> AsyncIterator[str]:
+    async with _server(*talks, subprotocol="broker.v1") as url:
+        yield url
+
+
+async def _greet_v1(connection: WebSocketConnection, asked: list[object], **answer: object) -> None:
+    """Greet, note what is asked, and answer one subscribe."""
+    await connection.send_message(GREETING)
+    request = json.loads(await connection.get_message())
+    asked.append(request.get("since"))
+    subscribed = {"type": "subscribed", "name": request["channel"], "success": True}
+    await connection.send_message(json.dumps({**subscribed, "position": "1:1:1", "recovered": False, **answer}))
+
+
+def _envelope(position: str, event: str = "{}") -> str:
+    return f'{{"channel":"a:1","position":"{position}","event":{event}}}'
+
+
+async def test_a_gap_that_was_announced_and_did_not_come_is_asked_for_again() -> None:
+    asked: list[object] = []
+    notices: list[Notice] = []
+    gap = {"type": "gap", "channel": "a:1", "reason": "epoch_changed", "from": "1:2:2", "to": "5:3:3", "timestamp": ""}
+
+    async def live(connection: WebSocketConnection) -> None:
+        await _greet_v1(connection, asked)
+        await connection.send_message(_envelope("1:2:2"))
+
+    async def cut_before_the_gap(connection: WebSocketConnection) -> None:
+        await _greet_v1(connection, asked, position="5:3:3")
+
+    async def cut_behind_the_gap(connection: WebSocketConnection) -> None:
+        await _greet_v1(connection, asked, position="5:3:3")
+        await connection.send_message(json.dumps(gap))
+
+    async def recover(connection: WebSocketConnection) -> None:
+        await _greet_v1(connection, asked, position="5:3:3", recovered=True)
+        await connection.get_message()
+
+    async with _v1_server(live, cut_before_the_gap, cut_behind_the_gap, recover) as url:
+        async with subscribe(url, ["a:1"], on_notice=notices.append) as events:
+            assert await _take(events, 1) == ["{}"]
+            await _until(lambda: notices and notices[-1].recovered)
+            assert events.positions == {"a:1": "5:3:3"}
+            assert events.statistics().gaps == {"epoch_changed": 1}
+    assert asked == [None, "1:2:2", "1:2:2", "5:3:3"]
+
+
+async def test_the_event_that_had_no_room_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscription, "BUFFER_CHARACTERS", 1)
+    asked: list[object] = []
+
+    async def send_three(connection: WebSocketConnection) -> None:
+        await _greet_v1(connection, asked)
+        for offset in (2, 3, 4):
+            await connection.send_message(_envelope(f"1:{offset}:1", str(offset) * 2))
+        await trio.sleep_forever()  # the silence ends the connection while an event waits for room
+
+    async def send_the_rest(connection: WebSocketConnection) -> None:
+        await _greet_v1(connection, asked, recovered=True)
+        first = int(str(asked[-1]).split(":")[1]) + 1
+        for offset in range(first, 6):
+            await connection.send_message(_envelope(f"1:{offset}:1", str(offset) * 2))
+        await connection.get_message()
+
+    async with _v1_server(send_three, send_the_rest) as url:
+        async with subscribe(url, ["a:1"], silence_seconds=0.1) as events:
+            await _until(lambda: len(asked) == 2)
+            assert await _take(events, 4) == ["22", "33", "44", "55"]
+            assert asked[1] == "1:2:1"
+
+
+async def test_an_older_broker_forgets_positions_and_each_loss_is_a_gap() -> None:
+    asked: list[object] = []
+    notices: list[Notice] = []
+
+    async def older(connection: WebSocketConnection) -> None:
+        await _greet_v1(connection, asked)
+        await connection.send_message('{"n":1}')
+
+    async with _server(older, _serve_in_peace) as url:
+        async with subscribe(url, ["a:1"], since={"a:1": "1:2:2"}, on_notice=notices.append) as events:
+            assert await _take(events, 1) == ['{"n":1}']
+            await _until(lambda: _kinds(notices)[-1] == "reconnected")
+            assert events.positions == {}
+    assert asked == [None]
+    assert [notice.gap for notice in notices if notice.gap] == [
+        Gap("a:1", "no_history", "1:2:2", None),
+        Gap("a:1", "no_history", None, None),
+    ]
+
+
+async def test_a_v1_that_is_another_is_an_error() -> None:
+    async def speak(connection: WebSocketConnection) -> None:
+        await _greet_v1(connection, [])
+        await connection.send_message('{"event":{}}')
+        await connection.get_message()
+
+    async with _v1_server(speak) as url:
+        async with subscribe(url, ["a:1"]) as events:
+            with pytest.raises(SubscriberError) as caught:
+                await _take(events, 1)
+    assert str(caught.value) == f"""{url} does not speak broker.v1: it says '{{"event":{{}}}}'"""

@@ -1,0 +1,1 @@
+"""Topics: each channel as this daemon hands it on, with history or without."""

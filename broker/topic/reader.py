@@ -1,0 +1,56 @@
+"""A reader: one subscriber that is served from a channel's history, and whoever reads it there.
+
+Synchronous; no I/O, no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from attrs import Factory, define
+
+from broker.position import Position, Since
+from broker.topic.page import Page
+from broker.topic.topic import Subscriber
+from broker.wireformat import WireFormat
+
+OnPage = Callable[[Page | None, float], None]
+"""Takes a page and the time in loop seconds."""
+
+
+class Historian(Protocol):
+    """Whoever reads history for the trails."""
+
+    def read(self, name: bytes, since: Since | None, era: int, on_page: OnPage) -> None:
+        """Call `on_page` some time later, with a page and the time; None for no history: Redis does not let us read.
+
+        Args:
+            era: reads of one era may be shared: none of them was asked before the era began.
+        """
+
+
+@define(eq=False)
+class Reader:
+    """One subscriber that reads.
+
+    Args:
+        since: where it said it was; None for who comes for the first time.
+        on_first: told when the first page is there; nothing is sent before `begin`.
+    """
+
+    subscriber: Subscriber
+    format: WireFormat
+    since: Since | None
+    on_first: OnFirst | None
+    position: Position | None = None
+    page: Page | None = None  # came, and is not taken yet
+    is_asking: bool = False
+    is_at_end: bool = False
+    owed: set[str] = Factory(set)  # reasons of gaps that it is told when it goes live
+    generation: int = 0  # of the recorder, and of what it recorded here last, when the page was read
+    recorded: int = 0
+
+
+OnFirst = Callable[[Reader, bytes, float], None]
+"""Takes the reader whose first page is there, its channel, and the time in loop seconds."""

@@ -1,0 +1,294 @@
+"""A topic: one channel as this daemon hands it on to those who listen, and what becomes of who is too slow.
+
+Clients are in lanes, one for each wire format, and get the same bytes. Where the channel type's policy for
+slow clients is not `disconnect`, a client that has too much unread leaves its lane for a backlog of its own,
+and comes back when it has read:
+
+    latest        of what came meanwhile it gets the newest event; the others are counted
+    drop_oldest   up to a bound it gets everything; over it the oldest are dropped, and a gap event says how many
+    catch_up      see `trail`
+
+Synchronous; no I/O, no clock. Bounds: a backlog has at most `backlog_max_bytes`, or one event.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Protocol, cast
+
+from attrs import Factory, define, field
+
+from broker.gap import NO_HISTORY, OVERFLOW, REDIS_AWAY, Gap
+from broker.run import Run
+from broker.wireformat import WireFormat
+
+
+class Outlet(Protocol):
+    """Where a subscriber's bytes go. Taking them never waits."""
+
+    def deliver(self, data: bytes, events: int, now: float) -> None:
+        """Take `data`, which holds `events` events, at `now`."""
+
+    def offer(self, data: bytes, events: int, now: float, most: int) -> bool:
+        """As `deliver`; refused where more than `most` bytes wait already: then the owner is told when none wait."""
+
+
+class Subscriber(Protocol):
+    """What a topic tells one client."""
+
+    @property
+    def outlet(self) -> Outlet: ...
+
+    def stream_ended(self, name: bytes) -> None:
+        """The channel's last event was delivered. Must not change the hub."""
+
+
+class Composer(Subscriber, Protocol):
+    """A subscriber with a personal format."""
+
+    def compose(self, name: bytes, item: Run | Gap) -> bytes:
+        """The bytes of events with positions, or of a gap up to one."""
+
+    def passed(self, name: bytes, position: bytes) -> None:
+        """What was composed up to `position` was taken."""
+
+
+@define(eq=False)
+class Books:
+    """What is counted over all topics, since the start."""
+
+    messages: int = 0
+    deliveries: int = 0
+    bytes: int = 0
+    gaps: Counter[str] = Factory(Counter)
+    fell_behind: Counter[str] = Factory(Counter)  # by policy
+    skipped: int = 0  # events that `latest` left out
+    dropped: int = 0  # events that `drop_oldest` dropped
+
+
+@define(eq=False)
+class Terms:
+    """What all topics share.
+
+    Args:
+        clock: seconds since 1970.
+        late_bytes: so much may wait for a client before its channels' policies apply.
+        on_end: told when a stream with an end has had it.
+    """
+
+    clock: Callable[[], float]
+    late_bytes: int
+    backlog_max_bytes: int
+    on_end: Callable[[bytes], None]
+    books: Books = Factory(Books)
+
+
+@define(eq=False)
+class _Backlog:
+    """What one client still has to get, in its order; what was dropped came before all of it."""
+
+    format: WireFormat
+    items: deque[Run | Gap] = Factory(deque)
+    size: int = 0
+    dropped: int = 0
+    dropped_from: bytes | None = None
+    dropped_to: bytes | None = None
+
+
+@define(eq=False)
+class Topic:
+    """One channel. `policy` is what its type says about slow clients."""
+
+    keeps_history: ClassVar[bool] = False
+
+    name: bytes
+    policy: str
+    terms: Terms
+    lanes: dict[WireFormat, dict[Subscriber, Outlet]] = Factory(dict)
+    backlogs: dict[Subscriber, _Backlog] = Factory(dict)
+    is_plain: bool = field(init=False)
+    _was_away: bool = field(init=False, default=False)
+
+    def __attrs_post_init__(self) -> None:
+        # Then the hub hands messages on by itself.
+        self.is_plain = self.policy == "disconnect"
+
+    @property
+    def subscribers(self) -> int:
+        return sum(map(len, self.lanes.values())) + len(self.backlogs)
+
+    @property
+    def late(self) -> int:
+        """How many clients are too slow for what comes, now."""
+        return len(self.backlogs)
+
+    def enter(self, subscriber: Subscriber, format: WireFormat) -> None:
+        """From here on the subscriber gets what comes."""
+        if format.last_index is not None:
+            self.is_plain = False
+        self.lanes.setdefault(format, {})[subscriber] = subscriber.outlet
+
+    def leave(self, subscriber: Subscriber) -> None:
+        """Nothing more for this subscriber. Safe to call for one that is not here."""
+        self.backlogs.pop(subscriber, None)
+        for format, lane in list(self.lanes.items()):
+            if lane.pop(subscriber, None) is not None and not lane:
+                del self.lanes[format]
+
+    def everyone(self) -> list[Subscriber]:
+        return [*(subscriber for lane in self.lanes.values() for subscriber in lane), *self.backlogs]
+
+    def take(self, runs: Sequence[Run], now: float) -> None:
+        """What a publisher stamped all the same: a channel without history has no positions."""
+        for run in runs:
+            self.hand_on(Run.without_positions(run.payloads), now)
+
+    def lost(self) -> None:
+        """The Redis connection is gone."""
+        self._was_away = bool(self.subscribers)
+
+    def reopened(self, now: float) -> None:
+        """Redis delivers the channel, for the first time or again."""
+        if self._was_away:
+            self._was_away = False
+            self.tell(Gap(REDIS_AWAY, None, None, self.terms.clock()), now)
+
+    def hand_on(self, run: Run, now: float) -> None:
+        """To everyone who listens. Never waits, raises nothing."""
+        books = self.terms.books
+        books.messages += len(run.payloads)
+        most = 0 if self.policy == "latest" else self.terms.late_bytes
+        for format, lane in list(self.lanes.items()):
+            if format.is_personal and run.positions:
+                late = [each for each in lane if not self.offer(each, format, run, now)]
+                ends = False
+            else:
+                data, count, ends = format.encoded(self.name, run)
+                if not data:
+                    continue
+                late = []
+                if self.policy == "disconnect":
+                    for outlet in lane.values():
+                        outlet.deliver(data, count, now)
+                else:
+                    late = [each for each, outlet in lane.items() if not outlet.offer(data, count, now, most)]
+                taken = len(lane) - len(late)
+                books.deliveries += count * taken
+                books.bytes += len(data) * taken
+            for subscriber in late:
+                self._move_out(subscriber, format, lane)
+                books.fell_behind[self.policy] += 1
+                self.fell_behind(subscriber, format, run)
+            if ends:
+                self.terms.on_end(self.name)
+                for subscriber in lane:
+                    subscriber.stream_ended(self.name)
+        for backlog in self.backlogs.values():
+            self._add(backlog, run)
+
+    def offer(self, subscriber: Subscriber, format: WireFormat, run: Run, now: float) -> bool:
+        """A run for one subscriber. Returns whether it was taken."""
+        ends = False
+        is_personal = format.is_personal and bool(run.positions)
+        if is_personal:
+            data, count = cast(Composer, subscriber).compose(self.name, run), len(run.payloads)
+        else:
+            data, count, ends = format.encoded(self.name, run)
+        if data:
+            most = 0 if self.policy == "latest" else self.terms.late_bytes
+            if not subscriber.outlet.offer(data, count, now, most):
+                return False
+            self.terms.books.deliveries += count
+            self.terms.books.bytes += len(data)
+        if is_personal:
+            cast(Composer, subscriber).passed(self.name, run.end)
+        if ends:
+            self.terms.on_end(self.name)
+            subscriber.stream_ended(self.name)
+        return True
+
+    def tell(self, gap: Gap, now: float) -> None:
+        """A gap, to everyone who listens."""
+        for format, lane in self.lanes.items():
+            for subscriber in lane:
+                self.tell_one(subscriber, format, gap, now)
+        for backlog in self.backlogs.values():
+            backlog.items.append(gap)  # behind what comes before it
+
+    def tell_one(self, subscriber: Subscriber, format: WireFormat, gap: Gap, now: float) -> None:
+        self.terms.books.gaps[gap.reason] += 1
+        if format.is_personal and gap.end is not None:
+            composer = cast(Composer, subscriber)
+            subscriber.outlet.deliver(composer.compose(self.name, gap), 0, now)
+            composer.passed(self.name, gap.end)
+        else:
+            subscriber.outlet.deliver(format.encoded(self.name, gap)[0], 0, now)
+
+    def tell_no_history(self, subscriber: Subscriber, format: WireFormat, now: float) -> None:
+        """The subscriber came back, and what it missed is not known."""
+        self.tell_one(subscriber, format, Gap(NO_HISTORY, None, None, self.terms.clock()), now)
+
+    def fell_behind(self, subscriber: Subscriber, format: WireFormat, run: Run) -> None:
+        """The subscriber did not take `run`, and is in no lane any more."""
+        self.backlogs[subscriber] = _Backlog(format)
+
+    def drained(self, subscriber: Subscriber, now: float) -> None:
+        """Nothing waits for the subscriber any more: it gets what it has to get."""
+        backlog = self.backlogs.get(subscriber)
+        if backlog is None:
+            return
+        if backlog.dropped:
+            at = self.terms.clock()
+            gap = Gap(OVERFLOW, backlog.dropped_from, backlog.dropped_to, at, backlog.dropped)
+            backlog.dropped, backlog.dropped_from = 0, None
+            self.tell_one(subscriber, backlog.format, gap, now)
+        while backlog.items:
+            item = backlog.items[0]
+            if isinstance(item, Gap):
+                self.tell_one(subscriber, backlog.format, item, now)
+            elif self.offer(subscriber, backlog.format, item, now):
+                backlog.size -= item.size
+            else:
+                return
+            backlog.items.popleft()
+        if self.backlogs.pop(subscriber, None) is not None:
+            self.enter(subscriber, backlog.format)
+
+    def _move_out(self, subscriber: Subscriber, format: WireFormat, lane: dict[Subscriber, Outlet]) -> None:
+        del lane[subscriber]
+        if not lane:
+            del self.lanes[format]
+
+    def _add(self, backlog: _Backlog, run: Run) -> None:
+        if self.policy != "latest":
+            backlog.items.append(run)
+            backlog.size += run.size
+            while backlog.size > self.terms.backlog_max_bytes and self._drop_oldest(backlog):
+                pass
+        elif run.payloads:
+            waiting = [item for item in backlog.items if isinstance(item, Run)]
+            self.terms.books.skipped += sum(len(each.payloads) for each in waiting) + len(run.payloads) - 1
+            for each in waiting:
+                backlog.items.remove(each)
+            backlog.items.append(run.only(slice(-1, None)))
+
+    def _drop_oldest(self, backlog: _Backlog) -> bool:
+        """Returns whether there was one to drop: the newest event stays."""
+        waiting = [item for item in backlog.items if isinstance(item, Run)][:2]
+        oldest = waiting[0]
+        if len(waiting) == 1 and len(oldest.payloads) < 2:
+            return False
+        place = backlog.items.index(oldest)
+        del backlog.items[place]
+        if oldest.payloads:
+            backlog.size -= len(oldest.payloads[0])
+            backlog.dropped += 1
+            self.terms.books.dropped += 1
+            if oldest.positions:
+                epoch, offset, _ = oldest.positions[0].split(b":")
+                backlog.dropped_from = backlog.dropped_from or b"%b:%d:0" % (epoch, int(offset) - 1)
+                backlog.dropped_to = oldest.positions[0]
+        if len(oldest.payloads) > 1:
+            backlog.items.insert(place, oldest.only(slice(1, None)))
+        return True

@@ -1,0 +1,154 @@
+"""A daemon is stopped, and killed, and started again: EventSource clients that nobody here wrote resume."""
+
+from __future__ import annotations
+
+import json
+import signal
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+
+from tests.actors.daemon_process import DaemonProcess
+from tests.actors.event_sources import EventSourceClient, HttpxEventSource, NodeEventSource, NoEventSource
+from tests.actors.followers import SseFollower, Truths, V1Follower, WebSocketFollower, follow, open_followers
+from tests.actors.peers import wait_until
+from tests.actors.redis_server import RedisServer
+from tests.promise.oracle import STAMPED, Truth
+from tests.promise.publishing import StampingPublisher
+
+CHANNELS = ("kept:1", "kept:2")
+PAUSE_SECONDS = 0.01
+RETRY_MILLISECONDS = 300
+FLAGS = (
+    *("--type", "kept.history_length=10000", "--type", "kept.history_seconds=600"),
+    *("--sse-retry-milliseconds", str(RETRY_MILLISECONDS)),
+)
+Open = Callable[[str], EventSourceClient]
+
+
+class Service:
+    """Publishes with a stamp on `CHANNELS`, 100 events a second on each, until it is told to stop."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self.truths: Truths = {channel: Truth({STAMPED: 0}) for channel in CHANNELS}
+        self._over = Event()
+        self._server = server
+        self._thread = Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    @property
+    def count(self) -> int:
+        """How many it has published on each channel, at least."""
+        return self.truths[CHANNELS[1]].published[STAMPED]
+
+    def end(self) -> int:
+        self._over.set()
+        self._thread.join()
+        return self.count
+
+    def _run(self) -> None:
+        publisher = StampingPublisher.at(self._server)
+        while not self._over.wait(PAUSE_SECONDS):
+            for channel in CHANNELS:
+                published = self.truths[channel].published
+                published[STAMPED] += 1
+                publisher.publish(channel, [event_of(channel, published[STAMPED])])
+        publisher.close()
+
+
+def event_of(channel: str, number: int) -> bytes:
+    return json.dumps({"c": channel, "by": STAMPED, "n": number}).encode()
+
+
+def restart(daemon: DaemonProcess, number: int) -> None:
+    """On the same port."""
+    daemon.listen = f"127.0.0.1:{daemon.port}"
+    daemon.stop(number)
+    daemon.start()
+
+
+@pytest.fixture(scope="module")
+def package() -> Path:
+    """The npm package `eventsource`, installed."""
+    folder = Path(tempfile.mkdtemp())
+    try:
+        NodeEventSource.install(folder)
+    except NoEventSource as why:
+        pytest.skip(f"no EventSource of npm: {why}")
+    return folder
+
+
+@pytest.fixture(params=["httpx", "node"])
+def open_event_source(request: pytest.FixtureRequest) -> Open:
+    if request.param == "httpx":
+        return HttpxEventSource
+    folder = request.getfixturevalue("package")
+    return lambda url: NodeEventSource(url, folder=folder)
+
+
+def test_an_event_source_resumes_with_no_event_missing(
+    redis_server: RedisServer, start_daemon: Callable[..., DaemonProcess], open_event_source: Open
+) -> None:
+    daemon = start_daemon(redis_server.url, *FLAGS)
+    one = open_event_source(f"{daemon.url}/api/stream?channel={CHANNELS[0]}")
+    all = open_event_source(f"{daemon.url}/api/stream?channel={CHANNELS[0]}&channel={CHANNELS[1]}")
+    clients = [one, all]
+    for client in clients:
+        client.open()
+    try:
+        wait_until(lambda: [client.greetings for client in clients] == [1, 1])
+        service = Service(redis_server)
+        for times, number in enumerate([signal.SIGTERM, signal.SIGKILL], 2):
+            count = service.count + 30
+            wait_until(lambda count=count: min(len(client.heard) for client in clients) >= count)
+            restart(daemon, number)
+            wait_until(lambda times=times: [client.greetings for client in clients] == [times] * 2)
+        count = service.end()
+        wait_until(lambda: [len(client.heard) for client in clients] == [count, 2 * count])
+    finally:
+        for client in clients:
+            client.close()
+    for client in clients:
+        assert client.gaps == []
+        for channel in {event["c"] for event in client.heard}:
+            numbers = [event["n"] for event in client.heard if event["c"] == channel]
+            assert numbers == list(range(1, count + 1))
+
+
+def test_clients_of_every_kind_go_on_where_they_were(
+    redis_server: RedisServer, start_daemon: Callable[..., DaemonProcess]
+) -> None:
+    daemon = start_daemon(redis_server.url, *FLAGS)
+    service = Service(redis_server)
+    truths = service.truths
+    followers = [
+        kind(names, truths, daemon.port)
+        for kind in (WebSocketFollower, V1Follower, SseFollower)
+        for names in (CHANNELS[:1], CHANNELS)
+        for _ in range(3)
+    ]
+    open_followers(followers)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        count = service.count + 30
+        follow(followers, lambda count=count: service.count >= count)
+        endings = sum(follower.endings for follower in followers)
+        restarting = Thread(target=restart, args=(daemon, number), daemon=True)
+        restarting.start()
+        follow(
+            followers,
+            lambda endings=endings, restarting=restarting: (
+                not restarting.is_alive()
+                and sum(follower.endings for follower in followers) == endings + len(followers)
+                and all(follower.is_live for follower in followers)
+            ),
+        )
+    service.end()
+
+    def faults() -> list[str]:
+        return [fault for follower in followers for fault in follower.faults(is_end=True)]
+
+    follow(followers, lambda: not faults(), why=faults)
+    assert [follower.gaps() for follower in followers] == [[]] * len(followers)

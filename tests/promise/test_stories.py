@@ -1,0 +1,304 @@
+"""Random stories of publishers, clients and faults; whatever happens in them, the oracle finds nothing.
+
+A story has four channels: with a history that is long enough, with a short one, with a short one whose slow
+clients lose the oldest events, and with none. Hypothesis decides what happens; at its end everybody comes back,
+one event more is published on every channel, and within `SETTLED_SECONDS` everybody has had everything, or was
+told that it has not.
+
+`BROKER_PROMISE_STEPS` is how many steps are taken in all, `BROKER_PROMISE_SEED` which; a failure says its seed,
+and what was done.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import ClassVar
+
+import hypothesis
+from attrs import Factory, define
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+
+from broker.history.keys import Keys
+from tests.actors.daemon_process import DaemonProcess
+from tests.actors.followers import (
+    Follower,
+    SseFollower,
+    Truths,
+    V1Follower,
+    WebSocketFollower,
+    follow,
+)
+from tests.actors.peers import wait_until
+from tests.actors.redis_server import RedisServer
+from tests.promise.oracle import PLAIN, STAMPED, Truth
+from tests.promise.publishing import StampingPublisher
+
+STEPS = int(os.environ.get("BROKER_PROMISE_STEPS", "800"))
+STEPS_A_STORY = 40
+SETTLED_SECONDS = 10.0
+FOLLOWERS_MAX = 8
+TYPES = ("long", "short", "dropping", "none")
+FLAGS = (
+    *("--type", "long.history_length=10000", "--type", "long.history_seconds=600"),
+    *("--type", "short.history_length=25", "--type", "short.history_seconds=600", "--type", "short.replay=2"),
+    *("--type", "dropping.history_length=25", "--type", "dropping.history_seconds=600"),
+    *("--type", "dropping.slow_clients=drop_oldest"),
+    *(
+        "--clients-catch-up-bytes",
+        "8192",
+        "--clients-outbox-max-bytes",
+        "65536",
+        "--channels-message-max-bytes",
+        "32768",
+    ),
+    *("--redis-backoff-min-seconds", "0.02", "--redis-backoff-max-seconds", "0.1"),
+    *("--history-check-seconds", "1"),
+)
+_PAD = "x" * 3000
+
+numbers = st.integers(0, 1000)
+channels = st.sampled_from(TYPES)
+# At any byte: where a connection is cut matters most in its first few, and inside what is read at once.
+sizes = st.one_of(st.just(0), st.integers(1, 400), st.integers(400, 20_000))
+
+
+@define(eq=False)
+class Stage:
+    """What outlives a story."""
+
+    redis_server: RedisServer
+    daemons: tuple[DaemonProcess, ...]
+    seed: int
+    stories: int = 0
+    steps: int = 0
+    gaps: Counter[str] = Factory(Counter)
+
+    def is_settled(self) -> bool:
+        """Whether every daemon hears Redis, and one records."""
+        stats = [daemon.stats() for daemon in self.daemons]
+        return all(each["status"] == "healthy" for each in stats) and any(
+            each["history"]["isRecorder"] for each in stats
+        )
+
+
+class Story(RuleBasedStateMachine):
+    """One story."""
+
+    stage: ClassVar[Stage]
+
+    @initialize()
+    def open(self) -> None:
+        stage = self.stage
+        stage.stories += 1
+        self.told: list[str] = []
+        self.publisher = StampingPublisher.at(stage.redis_server, seed=stage.seed + stage.stories)
+        self.channels = {type: f"{type}:{stage.stories}" for type in TYPES}
+        self.truths: Truths = {name: Truth({STAMPED: 0, PLAIN: 0}) for name in self.channels.values()}
+        self.followers: list[Follower] = []
+        self.keys = Keys("")
+        self.unrecorded = {self.channels[type] for type in TYPES if type != "none"}
+        wait_until(stage.is_settled)
+
+    # -- publishers
+
+    @rule(type=channels, count=st.integers(1, 12), is_big=st.booleans())
+    def publish_stamped(self, type: str, count: int, is_big: bool) -> None:
+        channel = self.channels[type]
+        self._tell("publish_stamped", channel, count, is_big)
+        answers = self.publisher.publish(channel, [self._event(channel, STAMPED, is_big) for _ in range(count)])
+        assert all(isinstance(answer, int) for answer in answers), answers
+
+    @rule(types=st.lists(channels, min_size=2, max_size=6))
+    def publish_batch(self, types: list[str]) -> None:
+        items = [(channel, self._event(channel, STAMPED)) for channel in map(self.channels.__getitem__, types)]
+        self._tell("publish_batch", types)
+        assert self.publisher.publish_all(items)[:3] == [0, len(items), b""]
+
+    @rule(type=channels, count=st.integers(1, 12), is_big=st.booleans())
+    def publish_plain(self, type: str, count: int, is_big: bool) -> None:
+        channel = self.channels[type]
+        self._tell("publish_plain", channel, count, is_big)
+        self._publish_plain(channel, count, is_big)
+
+    # -- clients
+
+    @precondition(lambda self: len(self.followers) < FOLLOWERS_MAX)
+    @rule(
+        kind=st.sampled_from([WebSocketFollower, V1Follower, SseFollower]),
+        types=st.lists(channels, min_size=1, max_size=4, unique=True),
+        number=numbers,
+        receive_buffer=st.sampled_from([None, 2048]),
+    )
+    def come(self, kind: type[Follower], types: list[str], number: int, receive_buffer: int | None) -> None:
+        names = tuple(self.channels[type] for type in types)
+        follower = kind(names, self.truths, self._port(number), receive_buffer)
+        self._tell("come", follower, number)
+        self.followers.append(follower)
+
+    @precondition(lambda self: self.followers)
+    @rule(number=numbers, size=sizes, to=numbers, stays_away=st.booleans())
+    def cut(self, number: int, size: int, to: int, stays_away: bool) -> None:
+        follower = self._follower(number)
+        self._tell("cut", number, size, to, stays_away)
+        follower.cut_within(size)
+        follower.port = None if stays_away else self._port(to)
+
+    @precondition(lambda self: self.followers)
+    @rule(number=numbers, size=sizes, count=st.integers(1, 60), to=numbers, is_trimmed=st.booleans())
+    def miss(self, number: int, size: int, count: int, to: int, is_trimmed: bool) -> None:
+        """Somebody is away while a lot is published, or little that is trimmed."""
+        follower = self._follower(number)
+        channel = follower.channels[count % len(follower.channels)]
+        self._tell("miss", number, size, count, to, is_trimmed)
+        follow([follower], lambda: follower.is_live or follower.port is None, SETTLED_SECONDS)
+        follower.cut_within(size)
+        self.publisher.publish(channel, [self._event(channel, STAMPED) for _ in range(count)])
+        if is_trimmed:
+            self.publisher.execute("XTRIM", self.keys.events(channel), "MAXLEN", count // 2)
+        follower.port = self._port(to)
+
+    @precondition(lambda self: any(follower.port is None for follower in self.followers))
+    @rule(to=numbers)
+    def come_back(self, to: int) -> None:
+        self._tell("come_back", to)
+        for follower in self.followers:
+            if follower.port is None:
+                follower.port = self._port(to)
+                follower.connect()
+
+    @precondition(lambda self: self.followers)
+    @rule(number=numbers)
+    def stop_or_go_on_reading(self, number: int) -> None:
+        follower = self._follower(number)
+        follower.is_stalled = not follower.is_stalled
+        self._tell("stop_or_go_on_reading", number)
+
+    @rule(milliseconds=st.sampled_from([1, 10, 60]))
+    def read(self, milliseconds: int) -> None:
+        self._tell("read", milliseconds)
+        until = time.monotonic() + milliseconds / 1000
+        follow(self.followers, lambda: time.monotonic() >= until)
+
+    # -- faults
+
+    @rule(kind=st.sampled_from(["pubsub", "normal"]))
+    def kill_connections(self, kind: str) -> None:
+        # Of a channel on which nothing was ever recorded nobody can say that plain PUBLISHes are missing.
+        self._have_recorded()
+        self._tell("kill_connections", kind)
+        self.publisher.execute("CLIENT", "KILL", "TYPE", kind)
+
+    @rule(type=channels, what=st.sampled_from(["top", "events", "both"]))
+    def delete(self, type: str, what: str) -> None:
+        channel = self.channels[type]
+        self._tell("delete", channel, what)
+        keys = {"top": [self.keys.top(channel)], "events": [self.keys.events(channel)]}
+        self.publisher.execute("DEL", *keys.get(what, [*keys["top"], *keys["events"]]))
+        if what != "events" and type != "none":
+            self.unrecorded.add(channel)
+
+    @rule(type=channels, keep=st.integers(0, 10))
+    def trim(self, type: str, keep: int) -> None:
+        self._tell("trim", type, keep)
+        self.publisher.execute("XTRIM", self.keys.events(self.channels[type]), "MAXLEN", keep)
+
+    def teardown(self) -> None:
+        try:
+            self._end()
+        finally:
+            for follower in self.followers:
+                follower.port = None
+                follower.cut()
+            self.publisher.close()
+
+    # -- how it is done
+
+    def _end(self) -> None:
+        self._tell("end")
+        wait_until(self.stage.is_settled)
+        for channel in self.truths:
+            self.publisher.publish(channel, [self._event(channel, STAMPED)])
+            self._publish_plain(channel, 1)
+        for follower in self.followers:
+            follower.is_stalled = False
+            follower.port = follower.port or self._port(0)
+
+        def is_complete() -> bool:
+            return all(follower.is_live and not follower.faults(is_end=True) for follower in self.followers)
+
+        follow(self.followers, is_complete, SETTLED_SECONDS, why=self._faults)
+        assert not self._faults(), self._faults()
+        self.stage.steps += len(self.told)
+        for follower in self.followers:
+            self.stage.gaps.update(gap.reason for gap in follower.gaps())
+
+    def _faults(self) -> str:
+        found = [fault for follower in self.followers for fault in follower.faults(is_end=True)]
+        found += [f"{follower} is not live" for follower in self.followers if not follower.is_live]
+        if not found:
+            return ""
+        lines = [*found, f"BROKER_PROMISE_SEED={self.stage.seed}, story {self.stage.stories}:", *self.told]
+        return "\n".join(lines)
+
+    def _tell(self, *what: object) -> None:
+        self.told.append(f"{time.monotonic():.3f} {' '.join(map(str, what))}")
+
+    def _event(self, channel: str, by: str, is_big: bool = False) -> bytes:
+        counts = self.truths[channel].published
+        # Counted before it is published: who is told meanwhile that it is live need not have it.
+        counts[by] += 1
+        event = {"c": channel, "by": by, "n": counts[by], **({"pad": _PAD} if is_big else {})}
+        return json.dumps(event).encode()
+
+    def _publish_plain(self, channel: str, count: int, is_big: bool = False) -> None:
+        for _ in range(count):
+            self.publisher.execute("PUBLISH", channel, self._event(channel, PLAIN, is_big))
+
+    def _have_recorded(self) -> None:
+        """One plain event on every channel of whose history none is a part, and wait until it is."""
+        wait_until(self.stage.is_settled)
+        for channel in self.unrecorded:
+            self._publish_plain(channel, 1)
+        for channel in self.unrecorded:
+            wait_until(lambda channel=channel: self._is_recorded(channel))
+        self.unrecorded.clear()
+
+    def _is_recorded(self, channel: str) -> bool:
+        top = self.publisher.execute("GET", self.keys.top(channel))
+        return top is not None and top.split()[3] != b"0"
+
+    def _follower(self, number: int) -> Follower:
+        return self.followers[number % len(self.followers)]
+
+    def _port(self, number: int) -> int:
+        return self.stage.daemons[number % len(self.stage.daemons)].port
+
+
+def test_whatever_happens_nothing_is_lost_silently(
+    redis_server: RedisServer, start_daemon: Callable[..., DaemonProcess]
+) -> None:
+    seed = int(os.environ.get("BROKER_PROMISE_SEED") or random.randrange(1_000_000))
+    print(f"BROKER_PROMISE_SEED={seed}")
+    daemons = tuple(start_daemon(redis_server.url, *FLAGS) for _ in range(2))
+    Story.stage = Stage(redis_server, daemons, seed)
+    hypothesis.seed(seed)(Story)
+    run_state_machine_as_test(
+        Story,
+        settings=settings(
+            max_examples=max(1, STEPS // STEPS_A_STORY),
+            stateful_step_count=STEPS_A_STORY,
+            deadline=None,
+            database=None,
+            # A story takes its time, and is told in full: to shrink it would take minutes.
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    print(f"{Story.stage.stories} stories of {Story.stage.steps} steps; gaps: {dict(Story.stage.gaps)}")
