@@ -312,6 +312,7 @@ class Bell:
     """Rung by whatever is published on the evaluation's channel. An outlet of the hub."""
 
     opened: trio.Event = Factory(trio.Event)
+    backlog_bytes: int = 0
     _rung: trio.Event = Factory(trio.Event)
 
     def deliver(self, data: bytes, events: int, now: float) -> None:

@@ -59,6 +59,7 @@ class Outbox:
     _is_patient: bool = field(init=False, default=False)
     _is_refusing: bool = field(init=False, default=False)
     queued_bytes: int = field(init=False, default=0)
+    backlog_bytes: int = field(init=False, default=0)  # kept for it elsewhere, until nothing is queued
     events: int = field(init=False, default=0)
     last_event_at: float = field(init=False, default=0.0)
 

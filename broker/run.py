@@ -128,6 +128,36 @@ class Tail:
         return [run.after(offset) for run in self.runs if run.last > offset]
 
 
+@define(eq=False)
+class Held:
+    """Runs that have to wait until history is read; too many bytes of them are forgotten, but not that they came."""
+
+    max_bytes: int
+    runs: list[Run] = Factory(list)
+    size: int = 0
+    _dropped: tuple[bytes, int] = (b"", 0)
+
+    def add(self, run: Run) -> None:
+        self.runs.append(run)
+        self.size += run.size
+        if self.size > self.max_bytes:
+            self.take()
+            self._dropped = (run.epoch, run.last)
+
+    def take(self) -> list[Run]:
+        runs, self.runs, self.size = self.runs, [], 0
+        return runs
+
+    def clear(self) -> None:
+        self.take()
+        self._dropped = (b"", 0)
+
+    def has_dropped(self, behind: Position) -> bool:
+        """Whether something was forgotten that comes behind a position."""
+        epoch, offset = self._dropped
+        return epoch == behind.epoch and offset > behind.offset
+
+
 def offset_of(position: bytes) -> int:
     return int(position.split(b":", 2)[1])
 

@@ -113,6 +113,8 @@ class History:
             task_status.started()
             while True:
                 await trio.sleep(_TICK_SECONDS)
+                while self._kept and trio.current_time() - next(iter(self._kept.values()))[0] > KEPT_SECONDS:
+                    self._kept.popitem(last=False)
                 try:
                     await self._look_around(hub)
                 except UpstreamError:

@@ -8,7 +8,7 @@ and comes back when it has read:
     drop_oldest   up to a bound it gets everything; over it the oldest are dropped, and a gap event says how many
     catch_up      see `trail`
 
-Synchronous; no I/O, no clock. Bounds: a backlog has at most `backlog_max_bytes`, or one event.
+Synchronous; no I/O, no clock. Bounds: a client's backlogs have at most `backlog_max_bytes` together, or one event of each channel.
 """
 
 from __future__ import annotations
@@ -25,7 +25,13 @@ from broker.wireformat import WireFormat
 
 
 class Outlet(Protocol):
-    """Where a subscriber's bytes go. Taking them never waits."""
+    """Where a subscriber's bytes go. Taking them never waits.
+
+    Args:
+        backlog_bytes: what waits for the subscriber in the backlogs of all its channels.
+    """
+
+    backlog_bytes: int
 
     def deliver(self, data: bytes, events: int, now: float) -> None:
         """Take `data`, which holds `events` events, at `now`."""
@@ -89,8 +95,8 @@ class _Backlog:
     """What one client still has to get, in its order; what was dropped came before all of it."""
 
     format: WireFormat
+    outlet: Outlet
     items: deque[Run | Gap] = Factory(deque)
-    size: int = 0
     dropped: int = 0
     dropped_from: bytes | None = None
     dropped_to: bytes | None = None
@@ -131,7 +137,9 @@ class Topic:
 
     def leave(self, subscriber: Subscriber) -> None:
         """Nothing more for this subscriber. Safe to call for one that is not here."""
-        self.backlogs.pop(subscriber, None)
+        backlog = self.backlogs.pop(subscriber, None)
+        if backlog is not None:
+            backlog.outlet.backlog_bytes -= sum(item.size for item in backlog.items if isinstance(item, Run))
         for format, lane in list(self.lanes.items()):
             if lane.pop(subscriber, None) is not None and not lane:
                 del self.lanes[format]
@@ -231,7 +239,7 @@ class Topic:
 
     def fell_behind(self, subscriber: Subscriber, format: WireFormat, run: Run) -> None:
         """The subscriber did not take `run`, and is in no lane any more."""
-        self.backlogs[subscriber] = _Backlog(format)
+        self.backlogs[subscriber] = _Backlog(format, subscriber.outlet)
 
     def drained(self, subscriber: Subscriber, now: float) -> None:
         """Nothing waits for the subscriber any more: it gets what it has to get."""
@@ -248,7 +256,7 @@ class Topic:
             if isinstance(item, Gap):
                 self.tell_one(subscriber, backlog.format, item, now)
             elif self.offer(subscriber, backlog.format, item, now):
-                backlog.size -= item.size
+                backlog.outlet.backlog_bytes -= item.size
             else:
                 return
             backlog.items.popleft()
@@ -263,15 +271,18 @@ class Topic:
     def _add(self, backlog: _Backlog, run: Run) -> None:
         if self.policy != "latest":
             backlog.items.append(run)
-            backlog.size += run.size
-            while backlog.size > self.terms.backlog_max_bytes and self._drop_oldest(backlog):
+            backlog.outlet.backlog_bytes += run.size
+            while backlog.outlet.backlog_bytes > self.terms.backlog_max_bytes and self._drop_oldest(backlog):
                 pass
         elif run.payloads:
             waiting = [item for item in backlog.items if isinstance(item, Run)]
             self.terms.books.skipped += sum(len(each.payloads) for each in waiting) + len(run.payloads) - 1
             for each in waiting:
                 backlog.items.remove(each)
-            backlog.items.append(run.only(slice(-1, None)))
+                backlog.outlet.backlog_bytes -= each.size
+            newest = run.only(slice(-1, None))
+            backlog.items.append(newest)
+            backlog.outlet.backlog_bytes += newest.size
 
     def _drop_oldest(self, backlog: _Backlog) -> bool:
         """Returns whether there was one to drop: the newest event stays."""
@@ -282,7 +293,7 @@ class Topic:
         place = backlog.items.index(oldest)
         del backlog.items[place]
         if oldest.payloads:
-            backlog.size -= len(oldest.payloads[0])
+            backlog.outlet.backlog_bytes -= len(oldest.payloads[0])
             backlog.dropped += 1
             self.terms.books.dropped += 1
             if oldest.positions:

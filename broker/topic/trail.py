@@ -26,7 +26,7 @@ from attrs import Factory, define, field
 
 from broker.gap import EPOCH_CHANGED, NO_HISTORY, NOT_KEPT, RECORDER_CHANGED, ROLLED_BACK, Gap
 from broker.position import Position, Since
-from broker.run import Run, Tail
+from broker.run import Held, Run, Tail
 from broker.topic.page import Page
 from broker.topic.reader import Historian, OnFirst, Reader
 from broker.topic.topic import Composer, Subscriber, Topic
@@ -50,9 +50,7 @@ class Trail(Topic):
     _told_generation: int = 0
     _era: int = 0  # how often Redis has begun to deliver the channel
     _healing: object | None = None  # the read under way for the trail itself
-    _held: list[Run] = Factory(list)
-    _held_bytes: int = 0
-    _seen: tuple[bytes, int] = (b"", 0)  # the newest message that was held and dropped
+    _held: Held = Factory(lambda: Held(HELD_BYTES))
     _waiting: set[Reader] = Factory(set)  # at the end, and ahead of the trail
     _tail: Tail = Factory(lambda: Tail(TAIL_BYTES))
 
@@ -119,14 +117,13 @@ class Trail(Topic):
             super().fell_behind(subscriber, format, run)
             return
         reader = Reader(subscriber, format, None, None, generation=self._told_generation)
-        reader.position = self._before(run)
+        reader.position = self.position  # still the one before the run
         self.readers[subscriber] = reader
 
     def lost(self) -> None:
         """The Redis connection is gone: what was held until something was read is in history, or lost."""
         self._healing = None
-        self._seen = (b"", 0)
-        self._drop_held()
+        self._held.clear()
 
     def reopened(self, now: float) -> None:
         """Redis delivers the channel, perhaps again: then what was missed meanwhile comes first."""
@@ -161,25 +158,25 @@ class Trail(Topic):
         Args:
             is_sure: an event says so. Else a channel that only ever had stamped events has missed nothing.
         """
-        if generation > self._told_generation and self.position is not None:
-            if is_sure or self._recorded or not self.position.offset:
-                self._told_generation = generation
-                text = self.position.text
-                self.tell(Gap(RECORDER_CHANGED, text, text, self.terms.clock(), generation=generation), now)
+        if generation <= self._told_generation or self.position is None:
+            return
+        if is_sure or self._recorded or not self.position.offset:
+            self._told_generation = generation
+            self.tell(self._recorder_gap(self.position), now)
 
     # -- live messages
 
     def _take(self, run: Run, now: float) -> None:
         if self.position is None:
             if self.readers:
-                self._hold(run)
+                self._held.add(run)
             elif self.lanes or self.backlogs:
                 self._advance(run, now)
             return
         if self._healing is not None:
-            self._hold(run)
+            self._held.add(run)
         elif run.epoch != self.position.epoch or run.first > self.position.offset + 1:
-            self._hold(run)
+            self._held.add(run)
             self._heal()
         elif run.last > self.position.offset:
             self.heard_at = now
@@ -204,27 +201,9 @@ class Trail(Topic):
         if self.readers:
             self._tail.add(run)
 
-    def _hold(self, run: Run) -> None:
-        self._held.append(run)
-        self._held_bytes += run.size
-        if self._held_bytes > HELD_BYTES:
-            self._drop_held()
-            self._seen = (run.epoch, run.last)
-
-    def _drop_held(self) -> None:
-        self._held = []
-        self._held_bytes = 0
-
     def _release_held(self, now: float) -> None:
-        held = self._held
-        self._drop_held()
-        for run in held:
+        for run in self._held.take():
             self._take(run, now)
-
-    def _before(self, run: Run) -> Position:
-        """The position before a run that is being handed on, which is where everybody still is."""
-        assert self.position is not None
-        return self.position
 
     # -- the trail reads
 
@@ -243,7 +222,7 @@ class Trail(Topic):
         if page is None:
             self.position = None
             self.tell(Gap(NO_HISTORY, None, None, self.terms.clock()), now)
-            self._drop_held()
+            self._held.clear()
             return
         self.heard_at = now
         for item in page.items:
@@ -264,8 +243,7 @@ class Trail(Topic):
                         reader.owed.add(ROLLED_BACK)
         self.position = page.end
         self._recorded = max(self._recorded, page.recorded)
-        epoch, offset = self._seen
-        if not page.is_last or (epoch == page.end.epoch and offset > page.end.offset):
+        if not page.is_last or self._held.has_dropped(page.end):
             self._heal()
             return
         self._release_held(now)
@@ -355,6 +333,8 @@ class Trail(Topic):
             self._recorded = max(self._recorded, reader.recorded)
             self._go_live(reader, now)
             self._release_held(now)
+            if self._held.has_dropped(there):
+                self._heal()
             self._settle_waiting(now)
         elif self._healing is not None and reader.is_at_end:
             self._waiting.add(reader)  # until it is known where the trail is
@@ -388,10 +368,11 @@ class Trail(Topic):
         for reason in reader.owed:
             self.tell_one(reader.subscriber, reader.format, Gap(reason, None, None, self.terms.clock()), now)
         if reader.generation < self._told_generation and self._recorded and self.position is not None:
-            text = self.position.text
-            gap = Gap(RECORDER_CHANGED, text, text, self.terms.clock(), generation=self._told_generation)
-            self.tell_one(reader.subscriber, reader.format, gap, now)
+            self.tell_one(reader.subscriber, reader.format, self._recorder_gap(self.position), now)
         self.enter(reader.subscriber, reader.format)
+
+    def _recorder_gap(self, at: Position) -> Gap:
+        return Gap(RECORDER_CHANGED, at.text, at.text, self.terms.clock(), generation=self._told_generation)
 
     def _forget(self, subscriber: Subscriber) -> None:
         reader = self.readers.pop(subscriber, None)

@@ -134,7 +134,6 @@ class Recorder:
             "unkept": self._tally.unkept,
             "lastUnkeptWhy": self._tally.unkept_why,
             "unknown": self._tally.unknown,
-            "refusedMessages": self._refusals.counts(),
             "refusedWhy": self._refused_why,
         }
 

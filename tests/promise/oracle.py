@@ -17,6 +17,9 @@ from attrs import Factory, define, field, frozen
 STAMPED = "stamped"
 PLAIN = "plain"
 
+# The recorder may change a few times without an event in between.
+REPETITIONS_MAX = 20
+
 Heard = tuple[str, int]
 """The voice, and its number."""
 
@@ -123,6 +126,8 @@ class _Walk:
     must_tell: str | None = None  # what has yet to be followed by a gap
     promised_gap: str | None = None
     voices: dict[str, _Voice] = Factory(dict)
+    last_told: Told | None = None
+    repetitions: int = 0
 
     def step(self, entry: Entry) -> Iterator[str]:
         if self.must_tell is not None and not isinstance(entry, Told | Begun):
@@ -189,6 +194,10 @@ class _Walk:
             yield f"lost: {int(offset) - int(at_offset) - 1} events after {before}, not told"
 
     def _be_told(self, entry: Told) -> Iterator[str]:
+        self.repetitions = self.repetitions + 1 if entry == self.last_told else 0
+        self.last_told = entry
+        if self.repetitions == REPETITIONS_MAX:
+            yield "told again and again"
         if entry.begin is not None and self.at is not None and not _is_same(entry.begin, self.at):
             yield f"the gap begins at {entry.begin}, the client was at {self.at}"
         jumps = entry.begin is None or entry.end is None or entry.begin != entry.end

@@ -41,6 +41,7 @@ LATE = Begun("7:3:93", published={STAMPED: 3})
         ([Begun(None), bare(1), bare(2)], {STAMPED: 2}),
         ([LATE, event(4)], {STAMPED: 4}),
         ([LATE], {STAMPED: 3}),
+        ([BEGIN, *[Told("recorder_changed", "7:0:0", "7:0:0")] * 3, event(1)], {STAMPED: 1}),
         # A hole in what is replayed is from before it came.
         ([Begun(None, published={PLAIN: 6}), bare(1, PLAIN), bare(7, PLAIN)], {PLAIN: 7}),
         # Base is told positions by gaps alone.
@@ -100,6 +101,7 @@ def test_what_is_as_promised(record: list[Entry], published: Mapping[str, int]) 
         ([*ONE_TO_THREE, Told("overflow", "7:3:93", "7:6:96", 2)], None, "the gap counts 2 events"),
         ([Begun(None), bare(1), Begun(None, ""), bare(2)], None, "not told: what was published while it was away"),
         ([Begun(None, published={PLAIN: 6}), bare(1, PLAIN), bare(8, PLAIN)], None, "lost: plain 7 to 7"),
+        ([BEGIN, *[Told("recorder_changed", "7:0:0", "7:0:0")] * 21], None, "told again and again"),
         # A gap in what was recorded explains nothing that was stamped.
         (
             [*ONE_TO_THREE, Told("recorder_changed", "7:3:93", "7:3:93"), event(4, 5)],

@@ -61,7 +61,7 @@ FLAGS = (
     *("--redis-backoff-min-seconds", "0.02", "--redis-backoff-max-seconds", "0.1"),
     *("--history-check-seconds", "1"),
 )
-_PAD = "x" * 3000
+_BIG = 3000
 
 numbers = st.integers(0, 1000)
 channels = st.sampled_from(TYPES)
@@ -112,7 +112,7 @@ class Story(RuleBasedStateMachine):
     def publish_stamped(self, type: str, count: int, is_big: bool) -> None:
         channel = self.channels[type]
         self._tell("publish_stamped", channel, count, is_big)
-        answers = self.publisher.publish(channel, [self._event(channel, STAMPED, is_big) for _ in range(count)])
+        answers = self.publisher.publish(channel, [self._event(channel, STAMPED, _BIG * is_big) for _ in range(count)])
         assert all(isinstance(answer, int) for answer in answers), answers
 
     @rule(types=st.lists(channels, min_size=2, max_size=6))
@@ -157,12 +157,23 @@ class Story(RuleBasedStateMachine):
         follower = self._follower(number)
         channel = follower.channels[count % len(follower.channels)]
         self._tell("miss", number, size, count, to, is_trimmed)
-        follow([follower], lambda: follower.is_live or follower.port is None, SETTLED_SECONDS)
+        follower.port, follower.is_stalled = self._port(to), False
+        follow([follower], lambda: follower.is_live, SETTLED_SECONDS)
         follower.cut_within(size)
         self.publisher.publish(channel, [self._event(channel, STAMPED) for _ in range(count)])
         if is_trimmed:
             self.publisher.execute("XTRIM", self.keys.events(channel), "MAXLEN", count // 2)
-        follower.port = self._port(to)
+
+    @precondition(lambda self: self.followers)
+    @rule(number=numbers, count=st.integers(20, 60), goes_on=st.booleans())
+    def overwhelm(self, number: int, count: int, goes_on: bool) -> None:
+        """More than the kernel and the outbox hold is published on a channel that somebody does not read."""
+        follower = self._follower(number)
+        channel = follower.channels[count % len(follower.channels)]
+        self._tell("overwhelm", number, count, goes_on)
+        follower.is_stalled = True
+        self.publisher.publish(channel, [self._event(channel, STAMPED, 20_000) for _ in range(count)])
+        follower.is_stalled = not goes_on
 
     @precondition(lambda self: any(follower.port is None for follower in self.followers))
     @rule(to=numbers)
@@ -250,16 +261,16 @@ class Story(RuleBasedStateMachine):
     def _tell(self, *what: object) -> None:
         self.told.append(f"{time.monotonic():.3f} {' '.join(map(str, what))}")
 
-    def _event(self, channel: str, by: str, is_big: bool = False) -> bytes:
+    def _event(self, channel: str, by: str, pad: int = 0) -> bytes:
         counts = self.truths[channel].published
         # Counted before it is published: who is told meanwhile that it is live need not have it.
         counts[by] += 1
-        event = {"c": channel, "by": by, "n": counts[by], **({"pad": _PAD} if is_big else {})}
+        event = {"c": channel, "by": by, "n": counts[by], "pad": "x" * pad}
         return json.dumps(event).encode()
 
     def _publish_plain(self, channel: str, count: int, is_big: bool = False) -> None:
         for _ in range(count):
-            self.publisher.execute("PUBLISH", channel, self._event(channel, PLAIN, is_big))
+            self.publisher.execute("PUBLISH", channel, self._event(channel, PLAIN, _BIG * is_big))
 
     def _have_recorded(self) -> None:
         """One plain event on every channel of whose history none is a part, and wait until it is."""
@@ -301,4 +312,8 @@ def test_whatever_happens_nothing_is_lost_silently(
             suppress_health_check=list(HealthCheck),
         ),
     )
+    behind = Counter[str]()
+    for daemon in daemons:
+        behind.update(daemon.stats()["delivery"].get("fellBehind", {}))
+    print(f"fell behind: {dict(behind)}")
     print(f"{Story.stage.stories} stories of {Story.stage.steps} steps; gaps: {dict(Story.stage.gaps)}")

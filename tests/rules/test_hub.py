@@ -61,6 +61,7 @@ class FakeClient:
     """Outlet and subscriber in one; `heard` is everything in its order."""
 
     heard: list[object] = Factory(list)
+    backlog_bytes: int = 0
 
     @property
     def outlet(self) -> FakeClient:

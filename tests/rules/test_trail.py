@@ -112,6 +112,7 @@ class Client:
     is_slow: bool = False
     wants_room: bool = False
     is_joined: bool = False
+    backlog_bytes: int = 0
 
     @property
     def outlet(self) -> Client:

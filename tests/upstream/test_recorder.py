@@ -21,7 +21,6 @@ NOTHING = {
     "unkept": 0,
     "lastUnkeptWhy": None,
     "unknown": 0,
-    "refusedMessages": {},
     "refusedWhy": None,
 }
 
@@ -114,7 +113,7 @@ async def test_what_has_no_history_or_is_not_fit_is_left_alone(
         await publish(redis_server, "alerts:1:2:3", b"1")
         await publish(redis_server, "text:1", b"{", b"\xff")
         assert sorted(await listener.wait(2)) == [("alerts:1", "r", 1, b"1"), ("text:1", "r", 1, b"{")]
-    assert recording.recorder.statistics()["refusedMessages"] == {
+    assert recording.refusals.counts() == {
         "alerts": {"not_json": 1, "too_big": 1, "not_utf8": 1, "not_a_channel": 2},
         "text": {"not_utf8": 1},
     }
