@@ -224,8 +224,9 @@ class Outbox:
         if self._finished:
             return math.inf
         oldest, _ = self._queue[0]
-        deadline = oldest + self._max_age_seconds
-        return max(deadline, self._written_at + self._patience_seconds) if self._is_patient else deadline
+        if self._is_patient:
+            return self._written_at + self._patience_seconds
+        return oldest + self._max_age_seconds
 
     def _write_some(self) -> None:
         assert self._queue is not None

@@ -33,6 +33,7 @@ class Recording:
     recorder: Recorder
     refused: list[str]
     accepted: list[str]
+    refusals: Refusals
     scope: trio.CancelScope = field(factory=trio.CancelScope)
 
     @classmethod
@@ -46,6 +47,7 @@ class Recording:
     ) -> Recording:
         refused: list[str] = []
         accepted: list[str] = []
+        refusals = Refusals(types)
         history = History(lease_seconds=lease_seconds)
         recorder = Recorder(
             section,
@@ -53,11 +55,11 @@ class Recording:
             Keys(section.channel_prefix),
             types,
             message_max_bytes,
-            Refusals(types),
+            refusals,
             refused.append,
             lambda: accepted.append("accepted"),
         )
-        return cls(recorder, refused, accepted)
+        return cls(recorder, refused, accepted, refusals)
 
     async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         with self.scope:
