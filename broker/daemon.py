@@ -154,7 +154,8 @@ async def run_daemon(effective: Effective, *, dev: bool, on_ready: Callable[[Rea
 
             def take_plain(is_plain: bool) -> None:
                 """What nobody can record is handed on as it comes."""
-                hub.is_plain = link.is_plain = is_plain
+                hub.is_plain = is_plain
+                link.take_plain(is_plain)
 
             recorder = Recorder(
                 config.redis,

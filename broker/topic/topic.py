@@ -8,7 +8,8 @@ and comes back when it has read:
     drop_oldest   up to a bound it gets everything; over it the oldest are dropped, and a gap event says how many
     catch_up      see `trail`
 
-Synchronous; no I/O, no clock. Bounds: a client's backlogs have at most `backlog_max_bytes` together, or one event of each channel.
+Synchronous; no I/O, no clock. Bounds: a client's backlogs have at most `backlog_max_bytes` together, or one
+event of each channel.
 """
 
 from __future__ import annotations

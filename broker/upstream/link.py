@@ -37,6 +37,10 @@ from broker.upstream.refusals import Refusals
 
 OUTAGES_KEPT = 100
 
+_NAMES_MAX = 10_000
+
+_Check = Callable[[bytes, int], str | None]
+
 log = structlog.get_logger(__name__)
 
 
@@ -52,14 +56,12 @@ class Link:
     _section: Redis
     _message_max_bytes: int
     _types: Mapping[str, TypeOptions] = BUILT_IN_TYPES
-    # Nobody records what is published plainly: it is checked here, and handed on as it is.
-    is_plain: bool = field(init=False, default=False)
+    _is_plain: bool = field(init=False, default=False)
     _interest: Interest = field(init=False)
     refusals: Refusals = field(init=False)
-    # How types are checked that have not the default check, by name in bytes; `_checks` is for plain messages, and
-    # None where all have the default.
-    _payload_checks: Mapping[bytes, Callable[[bytes, int], str | None]] = field(init=False)
-    _checks: Mapping[bytes, Callable[[bytes, int], str | None]] | None = field(init=False)
+    _checks: Mapping[bytes, _Check] = field(init=False)  # by type, in bytes
+    _checks_by_name: dict[bytes, _Check] = Factory(dict)  # of plain messages
+    _recorded: frozenset[bytes] = field(init=False)  # types
     _due: trio.Event = Factory(trio.Event)
     _ping_due: bool = False
     _connected: bool = False
@@ -74,10 +76,8 @@ class Link:
         self._prefix = self._section.channel_prefix.encode()
         self.refusals = Refusals(self._types)
         checks = {type.encode(): REFUSALS[options.validate] for type, options in self._types.items()}
-        self._payload_checks = {type: check for type, check in checks.items() if check is not refusal}
-        # What is published plainly on channels with history is not ours to check: it comes again, stamped.
-        recorded = [type.encode() for type, options in self._types.items() if options.keeps_history]
-        self._checks = {**self._payload_checks, **dict.fromkeys(recorded, _unchecked)} or None
+        self._checks = checks
+        self._recorded = frozenset(type.encode() for type, options in self._types.items() if options.keeps_history)
 
     def want(self, name: bytes) -> bool:
         """Listen to a channel. Returns whether Redis delivers it already. Synchronous."""
@@ -90,9 +90,14 @@ class Link:
         self._interest.release(self._prefix + name, trio.current_time())
         self._settle_if_complete()
 
-    def check_of(self, name: bytes) -> Callable[[bytes, int], str | None]:
+    def check_of(self, name: bytes) -> _Check:
         """What says why an event on a channel cannot be delivered."""
-        return self._payload_checks.get(name.partition(b":")[0], refusal)
+        return self._checks.get(name.partition(b":")[0], refusal)
+
+    def take_plain(self, is_plain: bool) -> None:
+        """Whether nobody records what is published plainly: then it is checked here, and handed on as it is."""
+        self._is_plain = is_plain
+        self._checks_by_name.clear()
 
     @property
     def is_away(self) -> bool:
@@ -197,8 +202,7 @@ class Link:
         batch: dict[bytes, list[bytes]] = {}
         stamped: dict[bytes, list[bytes]] = {}
         skip, most = len(self._prefix), self._message_max_bytes
-        check: Callable[[bytes, int], str | None] = refusal
-        checks = self._payload_checks if self.is_plain else self._checks
+        checks = self._checks_by_name
         answers = 0
         for reply in replies:
             if type(reply) is not list or reply[0] != b"message":
@@ -216,8 +220,9 @@ class Link:
                 else:
                     stamped[name] = [payload]
                 continue
-            if checks is not None:
-                check = checks.get(name.partition(b":")[0], refusal)
+            check = checks.get(name)
+            if check is None:
+                check = self._note_check(name)
             reason = check(payload, most)
             if reason is not None:
                 self.refusals.add(reason, name, payload, now)
@@ -227,6 +232,15 @@ class Link:
                 batch[name] = [payload]
         self._messages += len(replies) - answers
         self._hand_on(batch, stamped, hub, now)
+
+    def _note_check(self, name: bytes) -> _Check:
+        """What says why a plain message cannot be delivered; looked up once for each channel."""
+        if len(self._checks_by_name) >= _NAMES_MAX:
+            self._checks_by_name.clear()
+        # What is published plainly on channels with history comes again, stamped.
+        is_recorded = name.partition(b":")[0] in self._recorded and not self._is_plain
+        check = self._checks_by_name[name] = _unchecked if is_recorded else self.check_of(name)
+        return check
 
     def _hand_on(
         self, batch: Mapping[bytes, list[bytes]], stamped: Mapping[bytes, list[bytes]], hub: Hub, now: float

@@ -157,10 +157,10 @@ def test_the_link_leaves_what_is_plain_to_the_recorder_where_there_is_history(li
 def test_the_link_checks_it_where_nobody_can_record(lines: Lines) -> None:
     link = Link(Redis(), 1024, {**PLAIN_TYPES, "job": TypeOptions("event", 5, 60.0)})
     messages = [*RECORDED, (b"job:1", GOOD), (b"job:1", b"{}"), (b"raw:1", b"x")]
-    link.is_plain = True
+    link.take_plain(True)
     assert taken(link, *messages).heard == [(b"alerts:1", b"{}"), (b"job:1", GOOD), (b"raw:1", b"x")]
     # Recorded again: not looked at any more.
-    link.is_plain = False
+    link.take_plain(False)
     assert sorted(taken(link, *messages).heard) == sorted(messages)
     assert link.statistics().refused_by_type == {
         "alerts": {"not_json": 1, "too_big": 1},

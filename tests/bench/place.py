@@ -1,0 +1,73 @@
+"""Where it is measured: a Redis of its own and a daemon on it, with types that keep history.
+
+    bench   no history; not declared
+    kept    1000 events, for bursts and resumes
+    long    50 000 events: no client here is so slow that it needs more
+    state   100 events, and a new subscriber gets the newest, as the built-in types for progress and metrics
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from attrs import frozen
+
+from broker.history.scripts import PUBLISH
+from tests.actors.daemon_process import DaemonProcess
+from tests.actors.redis_server import RedisServer
+
+KEPT = "kept"
+LONG = "long"
+STATE = "state"
+
+_SETTINGS = """\
+[types.kept]
+history_length = 1000
+history_seconds = 3600.0
+
+[types.long]
+history_length = 50000
+history_seconds = 3600.0
+slow_clients = "catch_up"
+
+[types.state]
+history_length = 100
+history_seconds = 3600.0
+replay = 1
+"""
+
+
+@frozen
+class Place:
+    """Both run."""
+
+    redis: RedisServer
+    daemon: DaemonProcess
+    redis_pid: int
+    redis_version: str
+
+    @property
+    def daemon_pid(self) -> int:
+        return self.daemon.process.pid
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Place]:
+    """Both are started, and stopped in the end."""
+    redis = RedisServer(folder)
+    redis.start()
+    settings = folder / "broker.toml"
+    settings.write_text(_SETTINGS)
+    daemon = DaemonProcess(redis.url, folder / "daemon.log", ("--config", str(settings)))
+    try:
+        daemon.start()
+        daemon.stats()  # the web app is loaded from here on
+        with redis.client() as client:
+            server = client.info("server")
+            client.script_load(PUBLISH.text)
+        yield Place(redis, daemon, server["process_id"], server.get("valkey_version") or server["redis_version"])
+        daemon.stop()
+    finally:
+        redis.kill()
