@@ -70,7 +70,7 @@ log = structlog.get_logger(__name__)
 
 # What is published is not delivered from here: the door is only woken by it.
 _RING = b"."
-_BELL = WireFormat("bell", lambda name, payloads: _RING, lambda name, run: _RING, lambda name, gap: _RING)
+_BELL = WireFormat("bell", lambda payloads, name: _RING, lambda name, run: _RING, lambda name, gap: _RING)
 
 
 @define(eq=False)

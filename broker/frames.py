@@ -24,8 +24,8 @@ def text_frame(payload: bytes) -> bytes:
     return _head(len(payload)) + payload
 
 
-def text_frames(payloads: Sequence[bytes]) -> bytes:
-    """A text frame for each payload, joined in their order."""
+def text_frames(payloads: Sequence[bytes], channel: bytes = b"") -> bytes:
+    """A text frame for each payload, joined in their order. They do not tell the channel."""
     if len(payloads) == 1:
         return _head(len(payloads[0])) + payloads[0]
     parts: list[bytes] = []

@@ -223,7 +223,7 @@ class Hub:
             count = len(payloads)
             books.messages += count
             for format, lane in topic.lanes.items():
-                data = format.encode(name, payloads)
+                data = format.encode(payloads, name)
                 for outlet in lane.values():
                     outlet.deliver(data, count, now)
                 deliveries += count * len(lane)

@@ -22,7 +22,7 @@ class WireFormat:
 
     Args:
         name: what statistics call it.
-        encode: of a channel, the payloads in their order, as the bytes that every client of the format gets.
+        encode: payloads in their order, and their channel, as the bytes that every client of the format gets.
         encode_run: the same for events with positions.
         encode_gap: a gap in a channel.
         last_index: where the stream has an end, finds the payload that ends it; None for no end.
@@ -31,7 +31,7 @@ class WireFormat:
     """
 
     name: str
-    encode: Callable[[bytes, Sequence[bytes]], bytes]
+    encode: Callable[[Sequence[bytes], bytes], bytes]
     encode_run: Callable[[bytes, Run], bytes]
     encode_gap: Callable[[bytes, Gap], bytes]
     last_index: Callable[[Sequence[bytes]], int | None] | None = None
@@ -52,7 +52,7 @@ class WireFormat:
     def _encoded_run(self, name: bytes, run: Run) -> bytes:
         if not run.payloads:
             return b""
-        return self.encode_run(name, run) if run.positions else self.encode(name, run.payloads)
+        return self.encode_run(name, run) if run.positions else self.encode(run.payloads, name)
 
 
 def _gap_block(name: bytes, gap: Gap) -> bytes:
@@ -61,27 +61,27 @@ def _gap_block(name: bytes, gap: Gap) -> bytes:
 
 WEBSOCKET = WireFormat(
     "websocket",
-    lambda name, payloads: frames.text_frames(payloads),
+    frames.text_frames,
     lambda name, run: frames.text_frames(run.payloads),
     lambda name, gap: frames.text_frame(gap.body(name)),
 )
 # The subprotocol `broker.v1`: an envelope with the position, and the event's own bytes in it.
 WEBSOCKET_V1 = WireFormat(
     "websocket_v1",
-    lambda name, payloads: frames.text_frames(frames.envelopes(name, [None] * len(payloads), payloads)),
+    lambda payloads, name: frames.text_frames(frames.envelopes(name, [None] * len(payloads), payloads)),
     lambda name, run: frames.text_frames(frames.envelopes(name, run.positions, run.payloads)),
     lambda name, gap: frames.text_frame(gap.body(name)),
 )
 EVENT_STREAM = WireFormat(
     "sse",
-    lambda name, payloads: eventstream.chunk(eventstream.blocks(payloads)),
+    lambda payloads, name: eventstream.chunk(eventstream.blocks(payloads)),
     lambda name, run: eventstream.chunk(eventstream.blocks_with_ids(run.positions, run.payloads)),
     lambda name, gap: eventstream.chunk(_gap_block(name, gap)),
 )
 # HTTP/1.0 knows no chunks: old proxies ask with it, and the stream ends with the connection.
 EVENT_STREAM_BARE = WireFormat(
     "sse_bare",
-    lambda name, payloads: eventstream.blocks(payloads),
+    lambda payloads, name: eventstream.blocks(payloads),
     lambda name, run: eventstream.blocks_with_ids(run.positions, run.payloads),
     _gap_block,
 )

@@ -129,7 +129,8 @@ class History:
         if page is None:
             async with self._room:
                 page = await self._persistent(name, since)
-            if page is not None and since is not None:
+            # Who asks from its end wants what has come since.
+            if page is not None and since is not None and page.end != since.position:
                 self._keep(question, page)
         else:
             self._shared += 1
@@ -160,8 +161,7 @@ class History:
         kept = self._kept.get(question)
         if kept is None or trio.current_time() - kept[0] > KEPT_SECONDS:
             return None
-        # Who has come to its end already, and asks again, wants what came since.
-        return kept[1] if kept[1].items else None
+        return kept[1]
 
     def _keep(self, question: _Question, page: Page) -> None:
         self._kept[question] = (trio.current_time(), page)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from attrs import Factory, define, frozen
+from attrs import Factory, define, evolve, frozen
 
 from broker.gap import (
     EPOCH_CHANGED,
@@ -54,6 +54,11 @@ class Page:
     @property
     def recovered(self) -> bool:
         return not any(isinstance(item, Gap) for item in self.items)
+
+    def since(self, generation: int) -> Page:
+        """The page for who knows already that the recorder changed, up to that generation."""
+        items = tuple(item for item in self.items if isinstance(item, Run) or not 0 < item.generation <= generation)
+        return self if len(items) == len(self.items) else evolve(self, items=items, encoded={})
 
     def encoded(self, format: WireFormat, name: bytes) -> tuple[bytes, int, bool]:
         """The items as readers of a format get them, how many events that are, and whether they end the stream."""

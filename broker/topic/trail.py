@@ -277,12 +277,12 @@ class Trail(Topic):
         """Send the page that came, if there is room for it."""
         page = reader.page
         assert page is not None
-        if not self._send(reader, page, now):
+        if not self._send(reader, page.since(reader.generation), now):
             return
         reader.page = None
         reader.position = page.end
         reader.is_at_end = page.is_last
-        reader.generation, reader.recorded = page.generation, page.recorded
+        reader.generation, reader.recorded = max(reader.generation, page.generation), page.recorded
         self._settle(reader, now)
 
     def _send(self, reader: Reader, page: Page, now: float) -> bool:

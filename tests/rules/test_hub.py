@@ -20,7 +20,7 @@ def _joined(payloads: Sequence[bytes]) -> bytes:
 def _format(name: str, start: bytes, end: bytes, *more: Any) -> WireFormat:
     return WireFormat(
         name,
-        lambda channel, payloads: start + _joined(payloads) + end,
+        lambda payloads, channel: start + _joined(payloads) + end,
         lambda channel, run: start + _joined(run.payloads) + end,
         lambda channel, gap: b"gap:" + gap.reason.encode(),
         *more,

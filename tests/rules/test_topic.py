@@ -14,7 +14,7 @@ from broker.wireformat import WireFormat
 
 LINES = WireFormat(
     "lines",
-    lambda name, payloads: b"".join(b"%b\n" % payload for payload in payloads),
+    lambda payloads, name: b"".join(b"%b\n" % payload for payload in payloads),
     lambda name, run: b"".join(b"%b %b\n" % pair for pair in zip(run.positions, run.payloads, strict=True)),
     lambda name, gap: b"gap %b %b..%b %d\n" % (gap.reason.encode(), gap.begin or b"", gap.end or b"", gap.count or 0),
 )

@@ -33,7 +33,7 @@ PAGE_EVENTS = 3
 # A line for each event, `<position> <payload>`, and for each gap.
 LINES = WireFormat(
     "lines",
-    lambda name, payloads: b"".join(b"- %b\n" % payload for payload in payloads),
+    lambda payloads, name: b"".join(b"- %b\n" % payload for payload in payloads),
     lambda name, run: b"".join(b"%b %b\n" % pair for pair in zip(run.positions, run.payloads, strict=True)),
     lambda name, gap: b"gap %b %b %b\n" % (gap.reason.encode(), gap.begin or b"-", gap.end or b"-"),
 )
