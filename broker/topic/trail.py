@@ -162,7 +162,7 @@ class Trail(Topic):
             return
         if is_sure or self._recorded or not self.position.offset:
             self._told_generation = generation
-            self.tell(self._recorder_gap(self.position), now)
+            self.tell(self._recorder_gap(self.position, self._told_generation), now)
 
     # -- live messages
 
@@ -358,6 +358,11 @@ class Trail(Topic):
     def _send_tail(self, reader: Reader, now: float) -> bool:
         assert reader.position is not None
         for run in self._tail.after(reader.position.offset):
+            if run.generation > reader.generation:
+                reader.generation = run.generation
+                self.tell_one(
+                    reader.subscriber, reader.format, self._recorder_gap(reader.position, run.generation), now
+                )
             if not self.offer(reader.subscriber, reader.format, run, now):
                 return False
             reader.position = run.end_position
@@ -368,11 +373,13 @@ class Trail(Topic):
         for reason in reader.owed:
             self.tell_one(reader.subscriber, reader.format, Gap(reason, None, None, self.terms.clock()), now)
         if reader.generation < self._told_generation and self._recorded and self.position is not None:
-            self.tell_one(reader.subscriber, reader.format, self._recorder_gap(self.position), now)
+            self.tell_one(
+                reader.subscriber, reader.format, self._recorder_gap(self.position, self._told_generation), now
+            )
         self.enter(reader.subscriber, reader.format)
 
-    def _recorder_gap(self, at: Position) -> Gap:
-        return Gap(RECORDER_CHANGED, at.text, at.text, self.terms.clock(), generation=self._told_generation)
+    def _recorder_gap(self, at: Position, generation: int) -> Gap:
+        return Gap(RECORDER_CHANGED, at.text, at.text, self.terms.clock(), generation=generation)
 
     def _forget(self, subscriber: Subscriber) -> None:
         reader = self.readers.pop(subscriber, None)
