@@ -291,8 +291,12 @@ class Story(RuleBasedStateMachine):
         self.unrecorded.clear()
 
     def _is_recorded(self, channel: str) -> bool:
+        # A place without events has a generation too.
         top = self.publisher.execute("GET", self.keys.top(channel))
-        return top is not None and top.split()[3] != b"0"
+        if top is None:
+            return False
+        _, offset, _, generation = top.split()
+        return offset != b"0" and generation != b"0"
 
     def _follower(self, number: int) -> Follower:
         return self.followers[number % len(self.followers)]
