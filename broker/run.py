@@ -19,7 +19,7 @@ from attrs import Factory, define
 from broker.position import Position
 
 STAMP = b"\x01"
-UNKEPT = STAMP + b"u "
+_HEADER_MAX_BYTES = 64
 
 
 @define(eq=False)
@@ -169,11 +169,13 @@ def parsed(stamped: bytes) -> tuple[bytes, bytes, int, bytes, bytes]:
         ValueError: the stamp is none of ours.
     """
     header, _, payload = stamped.partition(b" ")
+    if len(header) > _HEADER_MAX_BYTES:
+        raise ValueError("not a stamp")
     came, _, position = header[1:].partition(b":")
     if came == b"u":
         return came, b"", 0, b"", payload
     epoch, offset, tag = position.split(b":")
-    if not (epoch.isdigit() and offset.isdigit() and tag.isdigit() and len(position) < 40):
+    if not (epoch.isdigit() and offset.isdigit() and tag.isdigit()):
         raise ValueError("not a stamp")
     return came, epoch, int(offset), position, payload
 

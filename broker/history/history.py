@@ -119,6 +119,8 @@ class History:
                     await self._look_around(hub)
                 except UpstreamError:
                     pass  # the link tells when Redis is away
+                except Exception:
+                    log.exception("a silent channel cannot be compared with Redis")
 
     def statistics(self) -> Mapping[str, Any]:
         return {"reads": self._reads, "sharedReads": self._shared}
@@ -153,6 +155,10 @@ class History:
                 return None
             except UpstreamError:
                 await trio.sleep(_RETRY_SECONDS)
+            except Exception:
+                # Whatever somebody wrote into our keys must not end the daemon.
+                log.exception("history cannot be understood", channel=name.decode())
+                return None
             else:
                 self._told = ""
                 return page

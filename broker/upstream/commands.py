@@ -27,6 +27,9 @@ from broker.upstream.connection import RedisConnection, pack
 _CALLS_MAX = 10_000
 _BYTES_MAX = 64 * 1024 * 1024
 
+PASSING = ("BUSY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOSCRIPT")
+"""How an error reply begins that Redis gives for a while only: ask again."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -190,9 +193,8 @@ class CommandLink:
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether Redis said that this user may not: trying again cannot help, until somebody changes its rights."""
-    text = str(error)
-    return text.startswith(("NOPERM", "ERR unknown command")) or "ACL failure" in text or "NOPERM" in text
+    """Whether trying again cannot help, until somebody changes rights, or what the keys hold."""
+    return not str(error).startswith((*PASSING, "OOM", "READONLY", "MISCONF", "NOREPLICAS"))
 
 
 def packed(command: tuple[Argument, ...]) -> bytes:

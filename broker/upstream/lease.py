@@ -20,13 +20,12 @@ from broker.command import Argument, Script
 from broker.errors import UpstreamError, UpstreamRefused
 from broker.history.keys import Keys
 from broker.history.scripts import BEGIN, RECORD, RELEASE, RENEW, TAKE
+from broker.upstream.commands import PASSING
 from broker.upstream.pipeline import Pipeline
 
 SCRIPTS = (TAKE, BEGIN, RENEW, RELEASE, RECORD)
 """What must be loaded before anything here is called."""
 _FULL = "#!lua flags=allow-oom\n"
-# Redis says so for a while only: it may be asked again without being told anything new.
-_PASSING = ("BUSY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOSCRIPT")
 
 
 @define(eq=False)
@@ -123,4 +122,4 @@ class Lease:
 def refusal_of(answer: Exception) -> UpstreamError:
     """What to raise for an answer by which Redis said no."""
     why = str(answer)
-    return UpstreamError(f"Redis said: {why}") if why.startswith(_PASSING) else UpstreamRefused(why)
+    return UpstreamError(f"Redis said: {why}") if why.startswith(PASSING) else UpstreamRefused(why)

@@ -247,7 +247,11 @@ class Link:
     ) -> None:
         hub.dispatch(batch, now)
         for name, messages in stamped.items():
-            hub.take(name, self._runs_of(name, messages, now), now)
+            try:
+                hub.take(name, self._runs_of(name, messages, now), now)
+            except Exception:
+                # One channel must not take the others along.
+                log.exception("stamped messages could not be handed on", channel=name.decode(errors="replace"))
 
     def _runs_of(self, name: bytes, messages: Sequence[bytes], now: float) -> Sequence[Run]:
         check, most = self.check_of(name), self._message_max_bytes

@@ -1,9 +1,9 @@
 """Where it is measured: a Redis of its own and a daemon on it, with types that keep history.
 
-    bench   no history; not declared
-    kept    1000 events, for bursts and resumes
-    long    50 000 events: no client here is so slow that it needs more
-    state   100 events, and a new subscriber gets the newest, as the built-in types for progress and metrics
+bench   no history; not declared
+kept    1000 events, for bursts and resumes
+long    50 000 events: no client here is so slow that it needs more
+state   100 events, and a new subscriber gets the newest, as the built-in types for progress and metrics
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class Publishing:
 
     port: int
     _socket: socket.socket = field(init=False)
-    _answer: bytes = b""
+    _end: bytes = b"\n"
 
     def __attrs_post_init__(self) -> None:
         self._socket = socket.create_connection(("127.0.0.1", self.port))
@@ -105,6 +105,16 @@ class Publishing:
         self._drain()
         return last - begun
 
+    def ask(self, *commands: bytes) -> None:
+        """Send commands, each of which is answered with one line, and wait for the answers."""
+        answers, before = b"", self._socket.gettimeout()
+        self._socket.settimeout(QUIET_SECONDS)
+        self._socket.sendall(b"".join(commands))
+        while answers.count(b"\n") < len(commands):
+            answers += self._socket.recv(1 << 16)
+        self._socket.settimeout(before)
+        self._check(answers)
+
     def send(self, data: bytes, subscribers: Subscribers) -> None:
         """Send commands and wait for nothing."""
         self._send(data, subscribers)
@@ -130,8 +140,12 @@ class Publishing:
         """Redis' answers: read, or it would stop reading us."""
         try:
             while data := self._socket.recv(1 << 16):
-                self._answer = self._answer[-1:] + data
-                if b"\n-" in self._answer or self._answer.startswith(b"-"):
-                    raise RuntimeError(f"Redis answered {self._answer[:200]!r}")
+                self._check(data)
         except BlockingIOError:
             pass
+
+    def _check(self, answers: bytes) -> None:
+        # A number is one line; where an answer begins in the middle of what is read, the line before ended.
+        if b"\n-" in (answers := self._end + answers):
+            raise RuntimeError(f"Redis answered {answers[:200]!r}")
+        self._end = answers[-1:]
