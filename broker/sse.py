@@ -26,7 +26,7 @@ from broker.errors import UpstreamError
 from broker.gap import Gap
 from broker.history.history import History
 from broker.hub import Hub
-from broker.position import Position, Since, Start
+from broker.position import NOWHERE, Position, Since, Start
 from broker.request import Request, RequestRefused, answer
 from broker.run import Run
 from broker.stream import EndedStreams, Stream, last_index, stream_of
@@ -175,10 +175,13 @@ class EventStream(AnswerStream):
         places = {name: start.position for name, start in starts.items() if start.position is not None}
         for name, position in places.items():
             self._cursor.set(name, position)
-        if self._is_alone:
-            self.greet(id=next((position.decode() for position in places.values()), None))
+        if not places:
+            # Who comes back to channels without history is told that something may be missing.
+            self.greet(id=NOWHERE.decode())
+        elif self._is_alone:
+            self.greet(id=places[names[0]].decode())
         else:
-            self.greet(id=self._cursor.id.decode() if places else None)
+            self.greet(id=self._cursor.id.decode())
 
     def compose(self, name: bytes, item: Run | Gap) -> bytes:
         before = self._cursor.before(name)

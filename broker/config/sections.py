@@ -91,7 +91,7 @@ class Clients:
     outbox_max_bytes: int = setting(
         MIB,
         "Bytes that may wait for one client to read them; over it, it is ended with code 4001, or the policy of the "
-        "channel's type applies. drop_oldest keeps as many for it of each channel.",
+        "channel's type applies. drop_oldest keeps as many for it, of all its channels together.",
         least=64 * KIB,
     )
     outbox_max_age_seconds: float = setting(

@@ -36,7 +36,7 @@ def main() -> int:
     parser.add_argument("--only", choices=PARTS, action="append", help="one part; may be given several times")
     arguments = parser.parse_args()
     clients, parts = arguments.clients, arguments.only or PARTS
-    begun = time.monotonic()
+    begun, descriptors = time.monotonic(), _descriptors()
     with tempfile.TemporaryDirectory(prefix="broker-bench-") as folder, opened(Path(folder)) as place:
         system = f"{platform.machine()}, {platform.system()} {platform.release()}"
         load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
@@ -55,7 +55,7 @@ def main() -> int:
         if "slow" in parts:
             wrong += show(*slow_clients(place, clients, max(1, clients // 10)))
         if "reconnects" in parts:
-            storm = min(STORM_CLIENTS, _descriptors() - 200)
+            storm = min(STORM_CLIENTS, descriptors - 200)
             for transport in ("broker.v1", "sse"):
                 wrong += show(*reconnects(place, transport, storm))
         if "connects" in parts:

@@ -1,4 +1,4 @@
-"""A WebSocket client that only pings: `python -m tests.bench.pings PORT`. A process of its own, with a clock of its own.
+"""A WebSocket client that only pings: `python -m tests.bench.pings PORT`, a process of its own.
 
 It prints a line when it is connected; when its standard input is closed it prints, in seconds, the median and
 the longest time that a pong took, and how many there were, and ends.

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from broker.history.scripts import PUBLISH
 from tests.actors.daemon_process import DaemonProcess
@@ -22,6 +22,7 @@ KEPT = "kept"
 LONG = "long"
 STATE = "state"
 
+_FILE = "broker.toml"
 _SETTINGS = """\
 [types.kept]
 history_length = 1000
@@ -41,8 +42,9 @@ replay = 1
 
 @frozen
 class Place:
-    """Both run."""
+    """Both run. `folder` has the settings and the logs."""
 
+    folder: Path
     redis: RedisServer
     daemon: DaemonProcess
     redis_pid: int
@@ -58,16 +60,30 @@ def opened(folder: Path) -> Iterator[Place]:
     """Both are started, and stopped in the end."""
     redis = RedisServer(folder)
     redis.start()
-    settings = folder / "broker.toml"
-    settings.write_text(_SETTINGS)
-    daemon = DaemonProcess(redis.url, folder / "daemon.log", ("--config", str(settings)))
+    (folder / _FILE).write_text(_SETTINGS)
+    daemon = _daemon(folder, redis, "daemon.log")
     try:
         daemon.start()
         daemon.stats()  # the web app is loaded from here on
         with redis.client() as client:
             server = client.info("server")
             client.script_load(PUBLISH.text)
-        yield Place(redis, daemon, server["process_id"], server.get("valkey_version") or server["redis_version"])
+        version = server.get("valkey_version") or server["redis_version"]
+        yield Place(folder, redis, daemon, server["process_id"], version)
         daemon.stop()
     finally:
         redis.kill()
+
+
+@contextmanager
+def another_daemon(place: Place) -> Iterator[Place]:
+    """The same place with a daemon that has served nobody."""
+    daemon = _daemon(place.folder, place.redis, "another.log")
+    daemon.start()
+    daemon.stats()
+    yield evolve(place, daemon=daemon)
+    daemon.stop()
+
+
+def _daemon(folder: Path, redis: RedisServer, log: str) -> DaemonProcess:
+    return DaemonProcess(redis.url, folder / log, ("--config", str(folder / _FILE)))

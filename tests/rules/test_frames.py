@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.events import TextMessage
 
 from broker import eventstream
-from broker.frames import PING, text_frame, text_frames
+from broker.frames import PING, envelopes, text_frame, text_frames
 
 
 def texts_of(data: bytes) -> list[str]:
@@ -78,3 +80,14 @@ def test_chunks_and_comments() -> None:
     assert eventstream.chunk(b"x" * 17) == b"11\r\n" + b"x" * 17 + b"\r\n"
     assert eventstream.comment("keep-alive now") == b": keep-alive now\n\n"
     assert read_event_stream(eventstream.comment("data: no")) == []
+
+
+def test_an_envelope_has_the_events_own_bytes() -> None:
+    payloads = [b'{"a":  1}', b"[]", b"no json \xc3\xa9"]
+    found = envelopes(b"job:1", [b"7:3:11", None, b"7:4:12"], payloads)
+    assert found == [
+        b'{"channel":"job:1","position":"7:3:11","event":{"a":  1}}',
+        b'{"channel":"job:1","position":null,"event":[]}',
+        '{"channel":"job:1","position":"7:4:12","event":"no json é"}'.encode(),
+    ]
+    assert all(json.loads(envelope)["channel"] == "job:1" for envelope in found)

@@ -16,6 +16,7 @@ from broker.outbox import Outbox
 
 MAX_BYTES = 1_000_000
 MAX_AGE_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
 
 
 class Wire:
@@ -25,8 +26,14 @@ class Wire:
         self.nursery = nursery
         self.ours, self.theirs = ours, theirs
         self.troubles: list[Ending] = []
-        self.outbox = Outbox(ours, nursery, self.troubles.append, max_bytes, MAX_AGE_SECONDS)
+        self.drained = 0
+        self.outbox = Outbox(
+            ours, nursery, self.troubles.append, max_bytes, MAX_AGE_SECONDS, PATIENCE_SECONDS, self.on_drained
+        )
         self.received = bytearray()
+
+    def on_drained(self) -> None:
+        self.drained += 1
 
     def read(self, most: int = 1 << 20) -> int:
         """Take what is there now, at most `most` bytes."""
@@ -288,3 +295,48 @@ async def test_closing_before_the_writer_has_begun(autojump_clock: MockClock) ->
         wire.outbox.close()
         await wait_all_tasks_blocked()
         assert not wire.nursery.child_tasks
+
+
+async def test_an_offer_is_refused_while_enough_waits_and_its_owner_told_when_nothing_does(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_wire() as wire:
+        now = trio.current_time()
+        assert wire.outbox.offer(b"one", 1, now, 0)
+        sent = b"one" + wire.fill()
+        assert wire.outbox.offer(b"two", 1, now, 1_000_000)
+        assert not wire.outbox.offer(b"three", 1, now, 2)
+        # More than the bound is for nobody, however much may wait.
+        assert not wire.outbox.offer(b"x" * MAX_BYTES, 1, now, 1_000_000)
+        assert wire.drained == 0
+        assert await wire.read_all() == sent + b"two"
+        await wait_all_tasks_blocked()
+        assert (wire.drained, wire.troubles) == (1, [])
+        assert wire.outbox.offer(b"three", 1, now, 0)
+        # Nobody was refused: nobody waits to be told.
+        wire.fill()
+        await wire.read_all()
+        await wait_all_tasks_blocked()
+        assert wire.drained == 1
+
+
+async def test_who_is_offered_what_it_can_take_has_more_time(autojump_clock: MockClock) -> None:
+    async with open_wire() as wire:
+        wire.fill()
+        wire.outbox.deliver(b"x" * 500_000, 1, trio.current_time())
+        assert not wire.outbox.offer(b"late", 1, trio.current_time(), 0)
+        for _ in range(3):
+            await trio.sleep(PATIENCE_SECONDS - 5)
+            assert wire.troubles == []
+            assert wire.read(50_000)  # the kernel takes something again
+        await trio.sleep(PATIENCE_SECONDS + 5)
+        assert wire.troubles == [OUTBOX_STALE]
+
+
+async def test_an_offer_to_who_has_to_go_is_nobodys_trouble(autojump_clock: MockClock) -> None:
+    async with open_wire() as wire:
+        sent = wire.fill()
+        wire.outbox.finish(b"bye", drop_unsent=False)
+        assert wire.outbox.offer(b"late", 1, trio.current_time(), 0)
+        assert await wire.read_all() == sent + b"bye"
+        assert wire.drained == 0

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.channel import Channel
+from broker.position import Position, Since, Start
 from broker.session import Reply, Session, Subscribe, Unsubscribe
 
 NOW = 1_700_000_000.5
@@ -153,3 +154,37 @@ def test_nothing_that_a_client_says_raises(text: str) -> None:
 def test_binary_and_ping() -> None:
     assert said(session().receive_binary(NOW))[0]["code"] == "binary_frame"
     assert tell(session(), {"type": "ping"}) == [{"type": "pong", "timestamp": STAMP}]
+
+
+def test_with_v1_subscribed_tells_where_one_begins() -> None:
+    talk = Session(3, None, is_v1=True)
+    assert tell(talk, {"type": "subscribe", "channel": "a:1"}) == [Subscribe(Channel("a", "1"))]
+    start = Start(b"7:3:11", False)
+    at = {"position": "7:3:11", "recovered": False}
+    assert said(talk.joined("a:1", start, NOW)) == [subscribed("a:1", id="1") | at]
+    # Once more for the same, and a channel without history.
+    nowhere = {"position": None, "recovered": False}
+    assert tell(talk, {"type": "subscribe", "channel": "a:1"}) == [subscribed("a:1", id="1") | nowhere]
+    tell(talk, {"type": "subscribe", "channel": "b"})
+    assert said(talk.joined("b", None, NOW)) == [subscribed("b") | nowhere]
+
+
+def test_with_v1_a_client_says_where_it_was() -> None:
+    talk = Session(3, None, is_v1=True)
+    was = Since(Position(b"7", 3, b"11"))
+    assert tell(talk, {"type": "subscribe", "channel": "a:1", "since": "7:3:11"}) == [Subscribe(Channel("a", "1"), was)]
+    (answer,) = said(talk.joined("a:1", Start(b"7:3:11", True), NOW))
+    assert (answer["position"], answer["recovered"]) == ("7:3:11", True)
+    # What is no position is answered with a gap; what is no text at all is a mistake in the page.
+    assert tell(talk, {"type": "subscribe", "channel": "b", "since": "x"}) == [Subscribe(Channel("b"), Since(None))]
+    assert tell(talk, {"type": "subscribe", "channel": "c", "since": None}) == [Subscribe(Channel("c"))]
+    (error,) = tell(talk, {"type": "subscribe", "channel": "d", "since": 7})
+    assert (error["code"], "since" in error["message"]) == ("bad_command", True)
+    # Nothing came of it: there is room for one more.
+    assert talk.every_channel() == [Channel("a", "1"), Channel("b"), Channel("c")]
+
+
+def test_without_it_since_means_nothing() -> None:
+    talk = session()
+    assert tell(talk, {"type": "subscribe", "channel": "a", "since": 7}) == [Subscribe(Channel("a"))]
+    assert said(talk.joined("a", Start(b"7:3:11", True), NOW)) == [subscribed("a")]
