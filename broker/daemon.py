@@ -100,7 +100,7 @@ async def run_daemon(effective: Effective, *, dev: bool, on_ready: Callable[[Rea
                 reads,
                 config.clients.catch_up_bytes,
                 config.channels.message_max_bytes,
-                lambda name: _options(config, name).replay,
+                lambda name: _options(config, name),
                 link.check_of,
             )
             terms = Terms(

@@ -138,11 +138,13 @@ class Hub:
         names: tuple[bytes, ...],
         format: WireFormat,
         since: Mapping[bytes, Since] = MappingProxyType({}),
+        now: float = 0.0,
     ) -> bool:
         """Subscribe to `names`, none of which the subscriber has yet, as one.
 
         Args:
             since: where the subscriber was, in the channels that it comes back to.
+            now: loop seconds.
 
         Returns:
             Whether all were live: then `joined` has been called, or will be when history is read.
@@ -157,7 +159,7 @@ class Hub:
         for name in names:
             self._entries[name].joining[subscriber] = joining
         if not missing:
-            self._read(joining)
+            self._read(joining, now)
         return not missing
 
     def leave(self, subscriber: Subscriber, name: bytes) -> None:
@@ -180,7 +182,7 @@ class Hub:
         for joining in list(entry.joining.values()):
             joining.missing.discard(name)
             if not joining.missing and not joining.reading:
-                self._read(joining)
+                self._read(joining, now)
 
     def refused(self, name: bytes, why: str) -> None:
         """Redis refused the channel: everyone on it is told and taken off it."""
@@ -267,12 +269,12 @@ class Hub:
             books.dropped,
         )
 
-    def _read(self, joining: _Joining) -> None:
+    def _read(self, joining: _Joining, now: float) -> None:
         """All channels are live: find out where the subscriber begins in those with history."""
         topics = [self._entries[name].topic for name in joining.names]
         trails = [topic for topic in topics if isinstance(topic, Trail)]
         if not trails:
-            self._complete(joining, 0.0)
+            self._complete(joining, now)
             return
         joining.reading = {trail.name: None for trail in trails}
 

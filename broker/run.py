@@ -130,32 +130,49 @@ class Tail:
 
 @define(eq=False)
 class Held:
-    """Runs that have to wait until history is read; too many bytes of them are forgotten, but not that they came."""
+    """Runs that have to wait until history is read; too many bytes of them are forgotten, but not that they came.
+
+    What was held before history was asked must be in the answer, or it is in no history.
+    """
 
     max_bytes: int
     runs: list[Run] = Factory(list)
     size: int = 0
-    _dropped: tuple[bytes, int] = (b"", 0)
+    _forgotten: Position | None = None
+    _asked: int = 0
+    _asked_forgotten: Position | None = None
 
     def add(self, run: Run) -> None:
         self.runs.append(run)
         self.size += run.size
         if self.size > self.max_bytes:
             self.take()
-            self._dropped = (run.epoch, run.last)
+            self._forgotten = run.end_position
 
     def take(self) -> list[Run]:
-        runs, self.runs, self.size = self.runs, [], 0
+        runs, self.runs, self.size, self._asked = self.runs, [], 0, 0
         return runs
 
     def clear(self) -> None:
         self.take()
-        self._dropped = (b"", 0)
+        self._forgotten = self._asked_forgotten = None
 
-    def has_dropped(self, behind: Position) -> bool:
+    def asked(self) -> None:
+        """History is asked for what comes behind a position, from there to its end."""
+        self._asked, self._asked_forgotten = len(self.runs), self._forgotten
+
+    def answered(self) -> None:
+        """The answer, to its end, was handed on."""
+        self.runs = self.runs[self._asked :]
+        self.size = sum(run.size for run in self.runs)
+        self._asked = 0
+        if self._forgotten is self._asked_forgotten:
+            self._forgotten = None
+
+    def has_forgotten(self, behind: Position) -> bool:
         """Whether something was forgotten that comes behind a position."""
-        epoch, offset = self._dropped
-        return epoch == behind.epoch and offset > behind.offset
+        gone = self._forgotten
+        return gone is not None and gone.epoch == behind.epoch and gone.offset > behind.offset
 
 
 def offset_of(position: bytes) -> int:

@@ -157,7 +157,7 @@ class EventStream(AnswerStream):
     def opened(self) -> float:
         now = trio.current_time()
         self._client.outbox.on_drained = lambda: self._hub.drained(self, self._names, trio.current_time())
-        if not self._hub.join(self, self._names, self._format(), self._since):
+        if not self._hub.join(self, self._names, self._format(), self._since, now):
             # Whoever reads along sees why `connected` has to wait; to EventSource it is nothing.
             self.send(eventstream.comment("waiting for Redis") if self._is_upstream_away() else b"")
         return now + self._bounds.keep_alive_seconds

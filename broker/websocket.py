@@ -336,7 +336,7 @@ class WebSocketSubscriber:
 
     def _join(self, name: bytes, since: Since | None) -> None:
         was = {} if since is None else {name: since}
-        if not self._hub.join(self, (name,), self._format, was) and self._is_upstream_away():
+        if not self._hub.join(self, (name,), self._format, was, trio.current_time()) and self._is_upstream_away():
             self._run(self._session.waiting(name.decode(), time.time()))
 
     def _leave(self, step: Unsubscribe) -> None:

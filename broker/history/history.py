@@ -22,6 +22,7 @@ from attrs import Factory, define, field
 
 from broker.command import Commands
 from broker.config.sections import History as Section
+from broker.config.types import TypeOptions
 from broker.errors import UpstreamError, UpstreamRefused
 from broker.history.keys import Keys
 from broker.history.scripts import READ
@@ -29,6 +30,7 @@ from broker.hub import Hub
 from broker.position import Since
 from broker.topic.page import Page, page_of
 from broker.topic.reader import OnPage
+from broker.topic.trail import Trail
 
 READS_MAX = 64
 PAGE_EVENTS = 500
@@ -36,6 +38,9 @@ PAGES_KEPT = 64
 KEPT_SECONDS = 0.5
 _RETRY_SECONDS = 0.2
 _TICK_SECONDS = 1.0
+# The position of a channel without events: kept while somebody listens, and for who comes back soon. Anybody can
+# ask for any channel.
+_EMPTY_MS = 600_000
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +52,7 @@ class History:
     """Reads pages. `serve` must run for anything to happen.
 
     Args:
-        replay_of: how many past events who comes to a channel for the first time gets.
+        options_of: the options of a channel's type.
         check_of: what says why an event on a channel cannot be delivered.
     """
 
@@ -56,9 +61,9 @@ class History:
     _commands: Commands
     _page_bytes: int
     _message_max_bytes: int
-    _replay_of: Callable[[bytes], int]
+    _options_of: Callable[[bytes], TypeOptions]
     _check_of: Callable[[bytes], Callable[[bytes, int], str | None]]
-    _asked: dict[_Question, list[OnPage]] = Factory(dict)
+    _asked: dict[_Question, list[tuple[OnPage, Callable[[], bool]]]] = Factory(dict)
     _kept: OrderedDict[_Question, tuple[float, Page]] = Factory(OrderedDict)
     _nursery: trio.Nursery | None = None
     _room: trio.CapacityLimiter = field(init=False)
@@ -70,15 +75,15 @@ class History:
     def __attrs_post_init__(self) -> None:
         self._room = trio.CapacityLimiter(READS_MAX)
 
-    def read(self, name: bytes, since: Since | None, era: int, on_page: OnPage) -> None:
+    def read(self, name: bytes, since: Since | None, era: int, on_page: OnPage, is_wanted: Callable[[], bool]) -> None:
         """As `Historian.read`. Synchronous; `on_page` is called later, never from in here."""
         question = (name, since, era)
         waiting = self._asked.get(question)
         if waiting is not None:
             self._shared += 1
-            waiting.append(on_page)
+            waiting.append((on_page, is_wanted))
             return
-        self._asked[question] = [on_page]
+        self._asked[question] = [(on_page, is_wanted)]
         if self._nursery is not None:
             self._nursery.start_soon(self._answer, question)
 
@@ -88,7 +93,7 @@ class History:
         Raises:
             UpstreamError: Redis is away or does not let us read.
         """
-        last = self._replay_of(name)
+        last = self._options_of(name).replay
         was = since.position if since is not None else None
         channel = name.decode()
         reply = await self._commands.run(
@@ -99,7 +104,7 @@ class History:
             PAGE_EVENTS + 1,
             self._page_bytes,
             random.getrandbits(30) or 1,
-            round(self._section.position_seconds * 1000),
+            _EMPTY_MS,
         )
         self._reads += 1
         check = self._check_of(name)
@@ -130,7 +135,7 @@ class History:
         page = self._fresh(question)
         if page is None:
             async with self._room:
-                page = await self._persistent(name, since)
+                page = await self._persistent(question)
             # Who asks from its end wants what has come since.
             if page is not None and since is not None and page.end != since.position:
                 self._keep(question, page)
@@ -138,14 +143,15 @@ class History:
             self._shared += 1
             await trio.lowlevel.checkpoint()
         now = trio.current_time()
-        for on_page in self._asked.pop(question):
+        for on_page, _ in self._asked.pop(question):
             try:
                 on_page(page, now)
             except Exception:
                 log.exception("a reader of history failed", channel=name.decode())
 
-    async def _persistent(self, name: bytes, since: Since | None) -> Page | None:
-        while True:
+    async def _persistent(self, question: _Question) -> Page | None:
+        name, since, _ = question
+        while any(is_wanted() for _, is_wanted in self._asked[question]):
             try:
                 page = await self.page(name, since)
             except UpstreamRefused as error:
@@ -162,6 +168,7 @@ class History:
             else:
                 self._told = ""
                 return page
+        return None
 
     def _fresh(self, question: _Question) -> Page | None:
         kept = self._kept.get(question)
@@ -175,6 +182,13 @@ class History:
         if len(self._kept) > PAGES_KEPT:
             self._kept.popitem(last=False)
 
+    def _keep_ms(self, trail: Trail) -> int:
+        """How long a channel's position is kept, at least as long as its events."""
+        if trail.position is None or not trail.position.offset:
+            return _EMPTY_MS
+        kept = self._options_of(trail.name).history_milliseconds
+        return max(round(self._section.position_seconds * 1000), kept)
+
     async def _look_around(self, hub: Hub) -> None:
         """Every second: whether the recorder changed, and whether silent channels are where they should be."""
         trails = hub.trails()
@@ -185,8 +199,7 @@ class History:
         # Spread: those that became silent together are not looked at together.
         most = max(1, round(2 * len(trails) * _TICK_SECONDS / self._section.check_seconds))
         due = due if len(due) <= most else random.sample(due, most)
-        milliseconds = round(self._section.position_seconds * 1000)
-        commands = [("GETEX", self._keys.top(trail.name.decode()), "PX", milliseconds) for trail in due]
+        commands = [("GETEX", self._keys.top(trail.name.decode()), "PX", self._keep_ms(trail)) for trail in due]
         generation, *tops = await self._commands.execute(("GET", self._keys.generation), *commands)
         now = trio.current_time()
         if isinstance(generation, bytes) and int(generation) != self._generation:

@@ -216,8 +216,10 @@ return {1, tonumber(ARGV[2])}
 # Returns the generation, or 0.
 BEGIN = Script("""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] .. ':' then return 0 end
-local generation = redis.call('INCR', KEYS[2])
-redis.call('SET', KEYS[1], ARGV[1] .. ':' .. generation, 'PX', ARGV[2])
+-- From the time, so that a Redis which lost it, or came back with an older one, gives none out twice.
+local generation = math.max((tonumber(redis.call('GET', KEYS[2])) or 0) + 1, tonumber(redis.call('TIME')[1]))
+redis.call('SET', KEYS[2], string.format('%d', generation))
+redis.call('SET', KEYS[1], ARGV[1] .. ':' .. string.format('%d', generation), 'PX', ARGV[2])
 return generation
 """)
 
@@ -243,11 +245,12 @@ if holder and string.match(holder, '^[^:]*') == ARGV[1] then redis.call('DEL', K
 # Returns top, generation, and the entries as XRANGE has them.
 READ = Script("""
 local top = redis.call('GET', KEYS[1])
-if not top then
+if not top or not string.match(top, '^%d+ %d+ %d+ %d+$') then
     -- What the recorder misses from now on is missed by who comes back to here.
     top = ARGV[5] .. ' 0 0 ' .. (redis.call('GET', KEYS[3]) or '0')
-    redis.pcall('SET', KEYS[1], top, 'PX', ARGV[6])
-    redis.pcall('DEL', KEYS[2])
+    local kept = redis.pcall('SET', KEYS[1], top, 'PX', ARGV[6])
+    -- Redis takes no writes: then all who ask now are at the same place.
+    if kept['err'] then top = '1 0 0 0' else redis.pcall('DEL', KEYS[2]) end
 end
 local epoch, offset = string.match(top, '^(%d+) (%d+) ')
 local from = '-'
@@ -257,7 +260,7 @@ elseif ARGV[1] == '' then
     from = string.format('%d', math.max(offset - ARGV[2], 0)) .. '-0'
 end
 -- The event at the position itself shows by its tag whether the position is one of this history's: it is no burden.
-local here = string.sub(from, 1, -2)
+local here = from ~= '-' and string.sub(from, 1, -2) or 'none'
 local entries, size = {}, 0
 local most, most_bytes, step = tonumber(ARGV[3]), tonumber(ARGV[4]), 8
 while #entries < most and size < most_bytes do

@@ -22,11 +22,12 @@ OnPage = Callable[[Page | None, float], None]
 class Historian(Protocol):
     """Whoever reads history for the trails."""
 
-    def read(self, name: bytes, since: Since | None, era: int, on_page: OnPage) -> None:
+    def read(self, name: bytes, since: Since | None, era: int, on_page: OnPage, is_wanted: Callable[[], bool]) -> None:
         """Call `on_page` some time later, with a page and the time; None for no history: Redis does not let us read.
 
         Args:
             era: reads of one era may be shared: none of them was asked before the era began.
+            is_wanted: asked before Redis is: where nobody wants the page any more, nobody is called.
         """
 
 

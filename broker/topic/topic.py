@@ -198,20 +198,40 @@ class Topic:
 
     def offer(self, subscriber: Subscriber, format: WireFormat, run: Run, now: float) -> bool:
         """A run for one subscriber. Returns whether it was taken."""
-        ends = False
-        is_personal = format.is_personal and bool(run.positions)
-        if is_personal:
-            data, count = cast(Composer, subscriber).compose(self.name, run), len(run.payloads)
-        else:
-            data, count, ends = format.encoded(self.name, run)
+        most = {"latest": 0, "disconnect": None}.get(self.policy, self.terms.late_bytes)
+        if format.is_personal and run.positions:
+            data = cast(Composer, subscriber).compose(self.name, run)
+            return self.give(subscriber, data, len(run.payloads), now, most, passed=run.end)
+        data, count, ends = format.encoded(self.name, run)
+        return self.give(subscriber, data, count, now, most, ends=ends)
+
+    def give(
+        self,
+        subscriber: Subscriber,
+        data: bytes,
+        count: int,
+        now: float,
+        most: int | None,
+        *,
+        passed: bytes | None = None,
+        ends: bool = False,
+    ) -> bool:
+        """Bytes for one subscriber. Returns whether they were taken.
+
+        Args:
+            most: so many bytes may wait already; None for whatever the outlet bears.
+            passed: the position behind them, where they are in a personal format.
+            ends: they end the stream.
+        """
         if data:
-            most = 0 if self.policy == "latest" else self.terms.late_bytes
-            if not subscriber.outlet.offer(data, count, now, most):
+            if most is None:
+                subscriber.outlet.deliver(data, count, now)
+            elif not subscriber.outlet.offer(data, count, now, most):
                 return False
             self.terms.books.deliveries += count
             self.terms.books.bytes += len(data)
-        if is_personal:
-            cast(Composer, subscriber).passed(self.name, run.end)
+        if passed is not None:
+            cast(Composer, subscriber).passed(self.name, passed)
         if ends:
             self.terms.on_end(self.name)
             subscriber.stream_ended(self.name)

@@ -19,6 +19,7 @@ Synchronous; no I/O, no clock.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import ClassVar, cast
 
@@ -35,6 +36,8 @@ from broker.wireformat import WireFormat
 TAIL_BYTES = 256 * 1024
 HELD_BYTES = 1024 * 1024
 
+_eras = itertools.count()
+
 
 @define(eq=False)
 class Trail(Topic):
@@ -48,7 +51,7 @@ class Trail(Topic):
     heard_at: float = 0.0  # loop seconds of the last sign that the position is the newest
     _recorded: int = 0
     _told_generation: int = 0
-    _era: int = 0  # how often Redis has begun to deliver the channel
+    _era: int = Factory(lambda: next(_eras))  # another one whenever Redis begins to deliver the channel
     _healing: object | None = None  # the read under way for the trail itself
     _held: Held = Factory(lambda: Held(HELD_BYTES))
     _waiting: set[Reader] = Factory(set)  # at the end, and ahead of the trail
@@ -122,13 +125,16 @@ class Trail(Topic):
 
     def lost(self) -> None:
         """The Redis connection is gone: what was held until something was read is in history, or lost."""
+        if self.position is None and (self.lanes or self.backlogs):
+            super().lost()  # there is no history to make up for it
         self._healing = None
         self._held.clear()
 
     def reopened(self, now: float) -> None:
         """Redis delivers the channel, perhaps again: then what was missed meanwhile comes first."""
+        super().reopened(now)
         # What was read before now may end before what Redis delivers begins.
-        self._era += 1
+        self._era = next(_eras)
         if self.position is not None:
             self._heal()
         for reader in self.readers.values():
@@ -164,14 +170,12 @@ class Trail(Topic):
             self._told_generation = generation
             self.tell(self._recorder_gap(self.position, self._told_generation), now)
 
-    # -- live messages
-
     def _take(self, run: Run, now: float) -> None:
         if self.position is None:
-            if self.readers:
+            if self.lanes or self.backlogs:
+                self._advance(run, now)  # they listen without history
+            elif self.readers:
                 self._held.add(run)
-            elif self.lanes or self.backlogs:
-                self._advance(run, now)
             return
         if self._healing is not None:
             self._held.add(run)
@@ -205,23 +209,26 @@ class Trail(Topic):
         for run in self._held.take():
             self._take(run, now)
 
-    # -- the trail reads
-
     def _heal(self) -> None:
         assert self.position is not None
         token = self._healing = object()
+        self._held.asked()
 
         def healed(page: Page | None, now: float) -> None:
             if self._healing is token:
                 self._healing = None
                 self._take_page(page, now)
 
-        self.historian.read(self.name, Since(self.position), self._era, healed)
+        self.historian.read(self.name, Since(self.position), self._era, healed, lambda: self._healing is token)
 
     def _take_page(self, page: Page | None, now: float) -> None:
         if page is None:
             self.position = None
             self.tell(Gap(NO_HISTORY, None, None, self.terms.clock()), now)
+            self._held.clear()
+            return
+        if not (self.lanes or self.backlogs or self.readers):
+            self.position = None
             self._held.clear()
             return
         self.heard_at = now
@@ -243,26 +250,29 @@ class Trail(Topic):
                         reader.owed.add(ROLLED_BACK)
         self.position = page.end
         self._recorded = max(self._recorded, page.recorded)
-        if not page.is_last or self._held.has_dropped(page.end):
+        if page.is_last:
+            self._held.answered()
+        if not page.is_last or self._held.has_forgotten(page.end):
             self._heal()
             return
         self._release_held(now)
         self._settle_waiting(now, is_healed=True)
-
-    # -- others read
 
     def _ask(self, reader: Reader) -> None:
         reader.is_asking = True
 
         era = self._era
 
+        def is_wanted() -> bool:
+            return self.readers.get(reader.subscriber) is reader and self._era == era
+
         def came(page: Page | None, now: float) -> None:
-            if self.readers.get(reader.subscriber) is reader and self._era == era:
+            if is_wanted():
                 reader.is_asking = False
                 self._take_readers_page(reader, page, now)
 
         since = reader.since if reader.position is None else Since(reader.position)
-        self.historian.read(self.name, since, era, came)
+        self.historian.read(self.name, since, era, came, is_wanted)
 
     def _take_readers_page(self, reader: Reader, page: Page | None, now: float) -> None:
         reader.page = page
@@ -282,30 +292,25 @@ class Trail(Topic):
         reader.page = None
         reader.position = page.end
         reader.is_at_end = page.is_last
-        reader.generation, reader.recorded = max(reader.generation, page.generation), page.recorded
+        told = [item.generation for item in page.items if isinstance(item, Gap)]
+        # Only at the end has it been told of all changes of the recorder.
+        reader.generation = max(reader.generation, *told, page.generation if page.is_last else 0)
+        reader.recorded = page.recorded
         self._settle(reader, now)
 
     def _send(self, reader: Reader, page: Page, now: float) -> bool:
         subscriber, format = reader.subscriber, reader.format
+        most = self.terms.late_bytes
         if format.is_personal:
             data = b"".join([cast(Composer, subscriber).compose(self.name, item) for item in page.items])
-            count, ends = sum(len(item.payloads) for item in page.items if isinstance(item, Run)), False
+            count = sum(len(item.payloads) for item in page.items if isinstance(item, Run))
+            is_taken = self.give(subscriber, data, count, now, most, passed=page.end.text)
         else:
             data, count, ends = page.encoded(format, self.name)
-        if data and not subscriber.outlet.offer(data, count, now, self.terms.late_bytes):
-            return False
-        books = self.terms.books
-        books.deliveries += count
-        books.bytes += len(data)
-        for item in page.items:
-            if isinstance(item, Gap):
-                books.gaps[item.reason] += 1
-        if format.is_personal:
-            cast(Composer, subscriber).passed(self.name, page.end.text)
-        if ends:
-            self.terms.on_end(self.name)
-            subscriber.stream_ended(self.name)
-        return True
+            is_taken = self.give(subscriber, data, count, now, most, ends=ends)
+        if is_taken:
+            self.terms.books.gaps.update(item.reason for item in page.items if isinstance(item, Gap))
+        return is_taken
 
     def _settle_waiting(self, now: float, *, is_healed: bool = False) -> None:
         if not self._waiting:
@@ -327,13 +332,15 @@ class Trail(Topic):
             if not reader.is_at_end:
                 self._ask(reader)
                 return
-            # Nobody is live yet: the trail begins where this reader is.
+            # Nobody is live yet, or only who listens without history: the trail begins where this reader is.
+            if self.lanes or self.backlogs:
+                self.tell(Gap(NO_HISTORY, None, there.text, self.terms.clock()), now)
             self.position = there
             self._told_generation = max(self._told_generation, reader.generation)
             self._recorded = max(self._recorded, reader.recorded)
             self._go_live(reader, now)
             self._release_held(now)
-            if self._held.has_dropped(there):
+            if self._held.has_forgotten(there):
                 self._heal()
             self._settle_waiting(now)
         elif self._healing is not None and reader.is_at_end:

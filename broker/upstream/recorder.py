@@ -252,13 +252,13 @@ class Recorder:
         self._lost_why = ""
         self._accept()
         self._tell_started()
-        if generation == 1:
+        if since is None:
             log.info("recording plain PUBLISHes", generation=generation)
         else:
             log.warning(
                 "recording plain PUBLISHes; what came while nobody did was missed",
                 generation=generation,
-                **({} if since is None else {"nobody_for_seconds": round(now - since, 3)}),
+                nobody_for_seconds=round(now - since, 3),
             )
 
     def _lose(self, why: str) -> None:

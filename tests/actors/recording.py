@@ -71,6 +71,17 @@ class Recording:
         assert generation is None or isinstance(generation, int)
         return generation
 
+    @property
+    def begun(self) -> int:
+        """How many generations it has begun."""
+        begun = self.recorder.statistics()["generationsBegun"]
+        assert isinstance(begun, int)
+        return begun
+
+    async def wait_begun(self, count: int, *, seconds: float = 10.0) -> int:
+        """Wait until it records, under at least its `count`th generation. Returns that."""
+        return await self.wait_generation(lambda _: self.begun >= count, seconds=seconds)
+
     async def wait_generation(self, accept: Callable[[int], bool] = bool, *, seconds: float = 10.0) -> int:
         """Wait until it records, under a generation that `accept` takes."""
         with trio.fail_after(seconds):

@@ -94,9 +94,23 @@ def test_what_is_held_too_long_is_forgotten_but_not_that_it_came() -> None:
     held = Held(4)
     for offset in (1, 2):
         held.add(*runs_of((b"7", offset, b"s")))
-    assert not held.has_dropped(Position(b"7", 0, b"5"))
+    assert not held.has_forgotten(Position(b"7", 0, b"5"))
     held.add(*runs_of((b"7", 3, b"s")))
     assert held.take() == []
-    assert [held.has_dropped(Position(b"7", offset, b"5")) for offset in (2, 3)] == [True, False]
+    assert [held.has_forgotten(Position(b"7", offset, b"5")) for offset in (2, 3)] == [True, False]
     held.clear()
-    assert not held.has_dropped(Position(b"7", 0, b"5"))
+    assert not held.has_forgotten(Position(b"7", 0, b"5"))
+
+
+def test_what_came_before_history_was_asked_is_in_the_answer_or_nowhere() -> None:
+    held = Held(100)
+    held.add(*runs_of((b"6", 9, b"s")))
+    held.asked()
+    held.add(*runs_of((b"7", 2, b"s")))
+    held.answered()
+    assert [run.first for run in held.take()] == [2]
+    held = Held(0)
+    held.add(*runs_of((b"7", 9, b"s")))
+    held.asked()
+    held.answered()
+    assert not held.has_forgotten(Position(b"7", 1, b"5"))

@@ -156,3 +156,12 @@ def test_who_leaves_takes_its_backlog_along() -> None:
     hand_on(topic, b"1")
     topic.leave(slow)
     assert (topic.subscribers, topic.late, slow.backlog_bytes) == (0, 0, 0)
+
+
+def test_who_is_to_be_ended_for_it_is_given_everything() -> None:
+    """Its outlet ends it; also where each client's bytes are its own."""
+    slow = Client(has_room=False)
+    topic = topic_with("disconnect", slow)
+    hand_on(topic, b"1")
+    assert topic.offer(slow, LINES, run(2, b"2"), 0.0)
+    assert (slow.heard, slow.most, topic.late) == (["1", "7:2:1 2"], [], 0)

@@ -89,7 +89,7 @@ class Historian:
     asked: list[tuple[Since | None, OnPage]] = Factory(list)
     answered: list[tuple[Any, OnPage]] = Factory(list)
 
-    def read(self, name: bytes, since: Since | None, era: int, on_page: OnPage) -> None:
+    def read(self, name: bytes, since: Since | None, era: int, on_page: OnPage, is_wanted: Callable[[], bool]) -> None:
         self.asked.append((since, on_page))
 
     def ask(self) -> None:
