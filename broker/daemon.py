@@ -157,6 +157,7 @@ async def run_daemon(effective: Effective, *, dev: bool, on_ready: Callable[[Rea
                 hub.is_plain = is_plain
                 link.take_plain(is_plain)
 
+            hub.on_recorded = lambda: take_plain(False)
             recorder = Recorder(
                 config.redis,
                 config.history,

@@ -348,7 +348,7 @@ class EvaluationStream(AnswerStream):
         return self._bell
 
     def opened(self) -> float:
-        self._hub.join(self, (self._name,), _BELL)
+        self._hub.join(self, (self._name,), _BELL, {}, trio.current_time())
         # With an id, so that who is cut off before the first event comes back to this evaluation.
         self.greet(id=f"{self._watch.id}:{self._watch.offset}", evaluationId=self._watch.id)
         self._bell.opened.set()

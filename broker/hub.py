@@ -14,7 +14,6 @@ Synchronous; no I/O, no clock. Bounds: the clients' limits on subscriptions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Protocol
 
 from attrs import Factory, define, frozen
@@ -123,6 +122,7 @@ class Hub:
         upstream: asked for a channel when its first subscriber comes.
         make_topic: makes the topic of a channel, by its type's options.
         books: what the topics count.
+        on_recorded: told when somebody records all the same.
     """
 
     upstream: Upstream
@@ -130,6 +130,7 @@ class Hub:
     books: Books
     # Nobody records what is published plainly, as Redis does not let us: then it is handed on as it comes.
     is_plain: bool = False
+    on_recorded: Callable[[], None] = lambda: None
     _entries: dict[bytes, _Entry] = Factory(dict)
 
     def join(
@@ -137,8 +138,8 @@ class Hub:
         subscriber: Subscriber,
         names: tuple[bytes, ...],
         format: WireFormat,
-        since: Mapping[bytes, Since] = MappingProxyType({}),
-        now: float = 0.0,
+        since: Mapping[bytes, Since],
+        now: float,
     ) -> bool:
         """Subscribe to `names`, none of which the subscriber has yet, as one.
 
@@ -190,6 +191,8 @@ class Hub:
         if entry is None:
             return
         concerned = dict.fromkeys((*entry.joining, *entry.topic.everyone()))
+        for subscriber in concerned:
+            entry.topic.leave(subscriber)
         for joining in list(entry.joining.values()):
             self._abandon(joining)
         if self._entries.pop(name, None) is not None:
@@ -220,7 +223,7 @@ class Hub:
             if not topic.is_plain:
                 if topic.keeps_history and not self.is_plain:
                     continue  # comes again, stamped
-                topic.hand_on(Run.without_positions(payloads), now)
+                topic.take((Run.without_positions(payloads),), now)
                 continue
             count = len(payloads)
             books.messages += count
@@ -235,6 +238,8 @@ class Hub:
 
     def take(self, name: bytes, runs: Sequence[Run], now: float) -> None:
         """Hand on what arrived stamped. Never waits, raises nothing."""
+        if self.is_plain and any(run.is_recorded for run in runs):
+            self.on_recorded()  # somebody else may what we may not: nothing is handed on twice
         entry = self._entries.get(name)
         if entry is not None:
             entry.topic.take(runs, now)

@@ -14,6 +14,9 @@ from attrs import frozen
 NOWHERE = b"0:0:0"
 """A position that no channel has: who comes with it is told that something may be missing."""
 
+ANY_TAG = b"0"
+"""Where the tag is not known: of an event that is kept no more, or of none."""
+
 _GRAMMAR = re.compile(r"([0-9]{1,10}):([0-9]{1,15}):([0-9]{1,10})")
 
 
@@ -30,6 +33,14 @@ class Position:
         """The position that `text` is; None where it is none, as what clients send may be anything."""
         found = _GRAMMAR.fullmatch(text)
         return cls(found[1].encode(), int(found[2]), found[3].encode()) if found else None
+
+    def is_same(self, other: Position) -> bool:
+        """Whether it is the same place: also by its tag, where both have one."""
+        return (
+            self.epoch == other.epoch
+            and self.offset == other.offset
+            and (self.tag == other.tag or ANY_TAG in (self.tag, other.tag))
+        )
 
     @property
     def text(self) -> bytes:

@@ -162,7 +162,7 @@ class Session:
             self._unanswered[name] += 1
             return []
         if name in self._channels:
-            return [self._subscribed(channel, None, now)]
+            return [_subscription("subscribed", channel, True, now)]  # it knows where it is
         if len(self._channels) >= self.subscriptions_max:
             detail = f"at most {self.subscriptions_max} subscriptions for each client; unsubscribe from some first"
             return [error(TOO_MANY_SUBSCRIPTIONS, detail, now)]

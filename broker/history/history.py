@@ -44,6 +44,8 @@ _EMPTY_MS = 600_000
 
 log = structlog.get_logger(__name__)
 
+_ODD = "history cannot be understood"
+
 _Question = tuple[bytes, Since | None, int]
 
 
@@ -163,7 +165,9 @@ class History:
                 await trio.sleep(_RETRY_SECONDS)
             except Exception:
                 # Whatever somebody wrote into our keys must not end the daemon.
-                log.exception("history cannot be understood", channel=name.decode())
+                if self._told != _ODD:
+                    self._told = _ODD
+                    log.exception(_ODD, channel=name.decode())
                 return None
             else:
                 self._told = ""
@@ -184,7 +188,7 @@ class History:
 
     def _keep_ms(self, trail: Trail) -> int:
         """How long a channel's position is kept, at least as long as its events."""
-        if trail.position is None or not trail.position.offset:
+        if trail.position is not None and not trail.position.offset:
             return _EMPTY_MS
         kept = self._options_of(trail.name).history_milliseconds
         return max(round(self._section.position_seconds * 1000), kept)
@@ -195,15 +199,16 @@ class History:
         if not trails:
             return
         now = trio.current_time()
-        due = [trail for trail in trails if now - trail.heard_at >= self._section.check_seconds]
+        silent = self._section.check_seconds
+        due = [trail for trail in trails if trail.position is not None and now - trail.heard_at >= silent]
         # Spread: those that became silent together are not looked at together.
-        most = max(1, round(2 * len(trails) * _TICK_SECONDS / self._section.check_seconds))
+        most = max(1, round(2 * len(trails) * _TICK_SECONDS / silent))
         due = due if len(due) <= most else random.sample(due, most)
         commands = [("GETEX", self._keys.top(trail.name.decode()), "PX", self._keep_ms(trail)) for trail in due]
         generation, *tops = await self._commands.execute(("GET", self._keys.generation), *commands)
         now = trio.current_time()
-        if isinstance(generation, bytes) and int(generation) != self._generation:
-            self._generation = int(generation)
+        if isinstance(generation, bytes) and generation.isdigit() and int(generation[:18]) != self._generation:
+            self._generation = int(generation[:18])
             for trail in hub.trails():
                 trail.recorder_changed(self._generation, now)
         for trail, top in zip(due, tops, strict=True):

@@ -21,11 +21,9 @@ from broker.gap import (
     UNKNOWN_POSITION,
     Gap,
 )
-from broker.position import Position, Since
+from broker.position import ANY_TAG, Position, Since
 from broker.run import Run, generation_of
 from broker.wireformat import WireFormat
-
-_ANY_TAG = b"0"
 
 Item = Run | Gap
 
@@ -101,11 +99,11 @@ def page_of(reply: Sequence[Any], since: Since | None, replay: int, is_fit: Call
     if was is not None and was.epoch == epoch:
         if entries and entries[0].position.offset == was.offset:
             anchor = entries.pop(0)
-        known = anchor.position if anchor is not None else top if top.offset == was.offset else None
-        if was.offset > top.offset or (known is not None and not _same(known.tag, was.tag)):
+        known = anchor.position if anchor is not None else top if top.offset == was.offset else was
+        if was.offset > top.offset or not known.is_same(was):
             gap = Gap(ROLLED_BACK, was.text, top.text, at)
             return Page(top, (gap,), top, True, int(recorded), int(generation), None)
-        begin = was
+        begin = known
     else:
         if was is None and replay < top.offset and entries and entries[0].position.offset == top.offset - replay:
             begin = entries.pop(0).position
@@ -118,7 +116,7 @@ def page_of(reply: Sequence[Any], since: Since | None, replay: int, is_fit: Call
     end = begin
     for entry in entries:
         if entry.position.offset != end.offset + 1:
-            here = Position(epoch, entry.position.offset - 1, _ANY_TAG)
+            here = Position(epoch, entry.position.offset - 1, ANY_TAG)
             if since is None and end is begin:
                 begin = here
             else:
@@ -157,11 +155,7 @@ def _before(entries: Sequence[_Entry], top: Position) -> Position:
     if not entries:
         return top
     first = entries[0].position
-    return Position(first.epoch, first.offset - 1, _ANY_TAG)
-
-
-def _same(one: bytes, other: bytes) -> bool:
-    return one == other or _ANY_TAG in (one, other)
+    return Position(first.epoch, first.offset - 1, ANY_TAG)
 
 
 def _append(items: list[Item], entry: _Entry, is_fit: Callable[[bytes], bool]) -> None:

@@ -52,6 +52,16 @@ class Reader:
     generation: int = 0  # of the recorder, and of what it recorded here last, when the page was read
     recorded: int = 0
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether it has been told where it begins."""
+        return self.on_first is None
+
+    def was_before(self, place: Position | None) -> bool:
+        """Whether it came back to a place at or before that one, of the same epoch."""
+        was = self.since.position if self.since is not None else None
+        return was is not None and place is not None and was.epoch == place.epoch and was.offset <= place.offset
+
 
 OnFirst = Callable[[Reader, bytes, float], None]
 """Takes the reader whose first page is there, its channel, and the time in loop seconds."""

@@ -49,6 +49,7 @@ class Trail(Topic):
     readers: dict[Subscriber, Reader] = Factory(dict)
     position: Position | None = None
     heard_at: float = 0.0  # loop seconds of the last sign that the position is the newest
+    _unkept_at: Position | None = None  # where the last event went by that Redis did not keep
     _recorded: int = 0
     _told_generation: int = 0
     _era: int = Factory(lambda: next(_eras))  # another one whenever Redis begins to deliver the channel
@@ -71,8 +72,7 @@ class Trail(Topic):
 
     @property
     def _begun(self) -> int:
-        """Readers that have been told where they begin."""
-        return sum(reader.on_first is None for reader in self.readers.values())
+        return sum(reader.has_begun for reader in self.readers.values())
 
     def everyone(self) -> list[Subscriber]:
         return [*super().everyone(), *self.readers]
@@ -90,6 +90,8 @@ class Trail(Topic):
     ) -> None:
         """The subscriber comes. `on_first` is called when it is known where it begins; then call `begin`."""
         reader = Reader(subscriber, format, since, on_first)
+        if reader.was_before(self._unkept_at):
+            reader.owed.add(NOT_KEPT)  # for as long as this trail knows of it
         self.readers[subscriber] = reader
         self._ask(reader)
 
@@ -191,6 +193,7 @@ class Trail(Topic):
 
     def _take_unkept(self, run: Run, now: float) -> None:
         self.hand_on(run, now)
+        self._unkept_at = self.position
         for reader in self.readers.values():
             reader.owed.add(NOT_KEPT)
 
@@ -219,17 +222,17 @@ class Trail(Topic):
                 self._healing = None
                 self._take_page(page, now)
 
-        self.historian.read(self.name, Since(self.position), self._era, healed, lambda: self._healing is token)
+        # In an era of its own: what is held by now must be in the answer.
+        self.historian.read(self.name, Since(self.position), next(_eras), healed, lambda: self._healing is token)
 
     def _take_page(self, page: Page | None, now: float) -> None:
-        if page is None:
+        if page is None or not (self.lanes or self.backlogs or self.readers):
             self.position = None
+            self._held.clear()
+            self._tail.clear()
             self.tell(Gap(NO_HISTORY, None, None, self.terms.clock()), now)
-            self._held.clear()
-            return
-        if not (self.lanes or self.backlogs or self.readers):
-            self.position = None
-            self._held.clear()
+            while self._waiting:
+                self._ask(self._waiting.pop())
             return
         self.heard_at = now
         for item in page.items:
@@ -313,8 +316,6 @@ class Trail(Topic):
         return is_taken
 
     def _settle_waiting(self, now: float, *, is_healed: bool = False) -> None:
-        if not self._waiting:
-            return
         waiting, self._waiting = self._waiting, set()
         for reader in waiting:
             if self.readers.get(reader.subscriber) is reader:
@@ -355,7 +356,12 @@ class Trail(Topic):
         elif there.offset > self.position.offset:
             self._waiting.add(reader)
         elif there.offset == self.position.offset:
-            self._go_live(reader, now)
+            if there.is_same(self.position):
+                self._go_live(reader, now)
+            else:
+                self._waiting.add(reader)
+                if not is_healed:
+                    self._heal()
         elif self._tail.follows(there.epoch, there.offset):
             if self._send_tail(reader, now):
                 self._go_live(reader, now)

@@ -52,7 +52,7 @@ class Recorder:
         types: the options of each declared channel type.
         message_max_bytes: the largest message that is recorded.
         refusals: counts what is not recorded because it is not what its type asks for.
-        on_refused: told why Redis does not let us; again when the reason is another one.
+        on_refused: told why Redis does not let us, at each try.
         on_accepted: told when, after a refusal, we record or another does.
     """
 
@@ -271,6 +271,8 @@ class Recorder:
         self._lost_why = why
 
     def _refuse(self, why: str) -> None:
+        # Also again: another daemon may have recorded meanwhile, and be gone.
+        self._on_refused(why)
         if why == self._refused_why:
             return
         self._refused_why = why
@@ -281,7 +283,6 @@ class Recorder:
             to_do=f"allow its user to read and write the keys {prefix}broker:history:*, SCRIPT LOAD, EVALSHA and EVAL, "
             "and PUBLISH and PSUBSCRIBE on all channels; and let it be a server that takes writes",
         )
-        self._on_refused(why)
 
     def _accept(self) -> None:
         if self._refused_why is None:

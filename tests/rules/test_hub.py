@@ -98,9 +98,9 @@ def hub_with(*live: bytes) -> tuple[Hub, FakeUpstream]:
 def test_a_batch_is_encoded_once_for_each_format_and_shared() -> None:
     hub, _ = hub_with(b"a")
     one, two, other = FakeClient(), FakeClient(), FakeClient()
-    assert hub.join(one, (b"a",), PLAIN)
-    assert hub.join(two, (b"a",), PLAIN)
-    assert hub.join(other, (b"a",), OTHER)
+    assert hub.join(one, (b"a",), PLAIN, {}, 0.0)
+    assert hub.join(two, (b"a",), PLAIN, {}, 0.0)
+    assert hub.join(other, (b"a",), OTHER, {}, 0.0)
     hub.dispatch({b"a": [b"1", b"2"], b"nobody": [b"3"]}, 0.0)
     assert one.heard == two.heard == [("joined", b"a"), (b"<1|2>", 2)]
     assert other.heard[1:] == [(b"[1|2]", 2)]
@@ -113,7 +113,7 @@ def test_a_batch_is_encoded_once_for_each_format_and_shared() -> None:
 def test_nothing_comes_before_joined_and_nothing_is_missed_after() -> None:
     hub, _ = hub_with()
     client = FakeClient()
-    assert hub.join(client, (b"a",), PLAIN) is False
+    assert hub.join(client, (b"a",), PLAIN, {}, 0.0) is False
     hub.dispatch({b"a": [b"early"]}, 0.0)
     hub.opened(b"a", 0.0)
     hub.dispatch({b"a": [b"1"]}, 0.0)
@@ -123,7 +123,7 @@ def test_nothing_comes_before_joined_and_nothing_is_missed_after() -> None:
 def test_several_channels_are_joined_as_one() -> None:
     hub, _ = hub_with(b"a")
     client = FakeClient()
-    assert hub.join(client, (b"a", b"b", b"c"), PLAIN) is False
+    assert hub.join(client, (b"a", b"b", b"c"), PLAIN, {}, 0.0) is False
     hub.opened(b"c", 0.0)
     hub.dispatch({b"a": [b"early"], b"c": [b"early"]}, 0.0)
     assert client.heard == []
@@ -135,7 +135,7 @@ def test_several_channels_are_joined_as_one() -> None:
 def test_a_loss_half_way_begins_the_joining_anew() -> None:
     hub, upstream = hub_with(b"a")
     client = FakeClient()
-    hub.join(client, (b"a", b"b"), PLAIN)
+    hub.join(client, (b"a", b"b"), PLAIN, {}, 0.0)
     upstream.live.clear()
     hub.lost()
     hub.opened(b"b", 0.0)
@@ -147,7 +147,7 @@ def test_a_loss_half_way_begins_the_joining_anew() -> None:
 def test_who_has_joined_is_told_of_a_loss_and_goes_on() -> None:
     hub, _ = hub_with(b"a")
     client = FakeClient()
-    hub.join(client, (b"a",), PLAIN)
+    hub.join(client, (b"a",), PLAIN, {}, 0.0)
     hub.lost()
     hub.opened(b"a", 0.0)
     hub.dispatch({b"a": [b"1"]}, 0.0)
@@ -157,8 +157,8 @@ def test_who_has_joined_is_told_of_a_loss_and_goes_on() -> None:
 def test_a_channel_is_released_with_its_last_subscriber() -> None:
     hub, upstream = hub_with(b"a")
     one, two = FakeClient(), FakeClient()
-    hub.join(one, (b"a",), PLAIN)
-    hub.join(two, (b"a",), OTHER)
+    hub.join(one, (b"a",), PLAIN, {}, 0.0)
+    hub.join(two, (b"a",), OTHER, {}, 0.0)
     hub.leave(one, b"a")
     hub.leave(one, b"a")
     assert "release a" not in upstream.asked
@@ -173,8 +173,8 @@ def test_a_channel_is_released_with_its_last_subscriber() -> None:
 def test_leaving_while_joining_releases_all_channels_of_the_joining() -> None:
     hub, upstream = hub_with()
     leaving, staying = FakeClient(), FakeClient()
-    hub.join(leaving, (b"a", b"b"), PLAIN)
-    hub.join(staying, (b"b",), PLAIN)
+    hub.join(leaving, (b"a", b"b"), PLAIN, {}, 0.0)
+    hub.join(staying, (b"b",), PLAIN, {}, 0.0)
     hub.leave(leaving, b"a")
     hub.leave(leaving, b"b")
     assert [line for line in upstream.asked if line.startswith("release")] == ["release a"]
@@ -187,11 +187,11 @@ def test_leaving_while_joining_releases_all_channels_of_the_joining() -> None:
 def test_a_refused_channel_is_told_to_everyone_on_it_and_forgotten() -> None:
     hub, upstream = hub_with(b"a", b"b")
     here, coming, both = FakeClient(), FakeClient(), FakeClient()
-    hub.join(here, (b"a",), PLAIN)
-    hub.join(both, (b"a", b"b"), PLAIN)
+    hub.join(here, (b"a",), PLAIN, {}, 0.0)
+    hub.join(both, (b"a", b"b"), PLAIN, {}, 0.0)
     upstream.live.clear()
     hub.lost()
-    hub.join(coming, (b"a",), PLAIN)
+    hub.join(coming, (b"a",), PLAIN, {}, 0.0)
     hub.refused(b"a", "no rights")
     for client in (here, coming, both):
         assert client.heard[-1] == ("refused", b"a", "no rights")
@@ -206,7 +206,7 @@ def test_a_refused_channel_is_told_to_everyone_on_it_and_forgotten() -> None:
 def test_refusing_one_of_several_ends_the_whole_joining() -> None:
     hub, upstream = hub_with()
     client = FakeClient()
-    hub.join(client, (b"a", b"b"), PLAIN)
+    hub.join(client, (b"a", b"b"), PLAIN, {}, 0.0)
     hub.refused(b"b", "no rights")
     assert client.heard == [("refused", b"b", "no rights")]
     assert hub.names() == []
@@ -221,8 +221,8 @@ def test_a_stream_with_an_end_stops_there_and_others_go_on() -> None:
     upstream = FakeUpstream({b"a"})
     hub = hub_on(upstream, ended.append)
     finite, plain = FakeClient(), FakeClient()
-    hub.join(finite, (b"a",), FINITE)
-    hub.join(plain, (b"a",), PLAIN)
+    hub.join(finite, (b"a",), FINITE, {}, 0.0)
+    hub.join(plain, (b"a",), PLAIN, {}, 0.0)
     hub.dispatch({b"a": [b"1", b"last", b"after"]}, 0.0)
     assert finite.heard == [("joined", b"a"), (b"(1|last)end:last", 2), ("ended", b"a")]
     assert plain.heard == [("joined", b"a"), (b"<1|last|after>", 3)]
@@ -233,7 +233,7 @@ def test_a_stream_with_an_end_stops_there_and_others_go_on() -> None:
 def test_a_stream_that_has_not_ended_is_as_any_other() -> None:
     hub, _ = hub_with(b"a")
     client = FakeClient()
-    hub.join(client, (b"a",), FINITE)
+    hub.join(client, (b"a",), FINITE, {}, 0.0)
     hub.dispatch({b"a": [b"1"]}, 0.0)
     assert client.heard[1:] == [(b"(1)", 1)]
 
@@ -242,5 +242,5 @@ def test_names_of_a_channel_are_in_the_order_of_their_coming() -> None:
     hub, _ = hub_with()
     client = FakeClient()
     for name in (b"c", b"a", b"b"):
-        hub.join(client, (name,), PLAIN)
+        hub.join(client, (name,), PLAIN, {}, 0.0)
     assert hub.names() == ["c", "a", "b"]

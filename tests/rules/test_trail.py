@@ -254,7 +254,7 @@ class Story:
     def come(self) -> None:
         if len(self.clients) < 4:
             self.clients.append(client := Client())
-            self.hub.join(client, (NAME,), LINES)
+            self.hub.join(client, (NAME,), LINES, {}, 0.0)
 
     def leave(self) -> None:
         if self.clients:
@@ -267,7 +267,7 @@ class Story:
         if self.gone:
             old = self.gone.pop(0)
             self.clients.append(client := Client(old.record))
-            self.hub.join(client, (NAME,), LINES, {NAME: Since(old.last())})
+            self.hub.join(client, (NAME,), LINES, {NAME: Since(old.last())}, 0.0)
 
     def lose_the_link(self) -> None:
         if self.upstream.is_live:
