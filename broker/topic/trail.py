@@ -12,9 +12,7 @@ live, from exactly there: what arrived while it read is kept in a tail until it 
 Laws: each offset is handed on once, in order; before anything newer than a hole, the hole is read from
 history; where that cannot be, a gap is told first.
 Bounds: `TAIL_BYTES` of tail while somebody reads, `HELD_BYTES` of live messages while the trail itself reads;
-over them they are read from history as well.
-
-Synchronous; no I/O, no clock.
+over them they are read from history as well. Synchronous; no I/O, no clock.
 """
 
 from __future__ import annotations

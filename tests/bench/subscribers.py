@@ -43,7 +43,7 @@ class Subscribers:
         step: how much the numbers of one channel rise from message to message.
         since: a position to come back from, and `first` the number of the event behind it.
         is_narrow: little fits on the way to them; for those that read with `sip`.
-        latencies: how long each delivery took, in seconds, where it is a list and `published` is called.
+        latencies: how long each delivery of a number took, in seconds, where it is wanted and `published` is called.
     """
 
     port: int
@@ -53,7 +53,7 @@ class Subscribers:
     since: str = ""
     first: int | None = None
     is_narrow: bool = False
-    latencies: list[float] | None = None
+    latencies: dict[int, list[float]] | None = None
     _selector: selectors.DefaultSelector = field(factory=selectors.DefaultSelector)
     _all: list[_Subscriber] = field(factory=list)
     _ready: int = 0
@@ -99,7 +99,9 @@ class Subscribers:
     def published(self, first: int, count: int, now: float) -> None:
         """Told when events are about to be published, for `latencies`."""
         if self.latencies is not None:
-            self._published_at.update(dict.fromkeys(range(first, first + count), now))
+            for number in range(first, first + count):
+                self._published_at[number] = now
+                self.latencies[number] = []
 
     @property
     def ready(self) -> int:
@@ -167,6 +169,6 @@ class Subscribers:
             subscriber.last = number
             subscriber.got += 1
             self.received += 1
-            if latencies is not None and number in self._published_at:
-                latencies.append(now - self._published_at[number])
+            if latencies is not None and number in latencies:
+                latencies[number].append(now - self._published_at[number])
         subscriber.carry = text[max(end, len(text) - _CARRY) :]
