@@ -47,6 +47,7 @@ from broker.upstream.commands import CommandLink
 from broker.upstream.embedded import EmbeddedServer, open_embedded
 from broker.upstream.link import Link
 from broker.upstream.recorder import Recorder
+from broker.upstream.unrecorded import Unrecorded
 from broker.web.publishing import Publishing
 from broker.web.server import WebServer
 from broker.websocket import WebSocketDoor
@@ -151,13 +152,8 @@ async def run_daemon(effective: Effective, *, dev: bool, on_ready: Callable[[Rea
                 ),
                 max_connections,
             )
-
-            def take_plain(is_plain: bool) -> None:
-                """What nobody can record is handed on as it comes."""
-                hub.is_plain = is_plain
-                link.take_plain(is_plain)
-
-            hub.on_recorded = lambda: take_plain(False)
+            unrecorded = Unrecorded(hub, link)
+            hub.on_recorded = unrecorded.heard_recorded
             recorder = Recorder(
                 config.redis,
                 config.history,
@@ -165,8 +161,8 @@ async def run_daemon(effective: Effective, *, dev: bool, on_ready: Callable[[Rea
                 config.declared_types,
                 config.channels.message_max_bytes,
                 link.refusals,
-                lambda why: take_plain(True),
-                lambda: take_plain(False),
+                unrecorded.begin,
+                unrecorded.end,
             )
             try:
                 await life.start(link.serve, hub)

@@ -1,4 +1,8 @@
-"""The names of history's keys in Redis. A channel's keys share a hash tag, so they are on one node of a cluster."""
+"""The names of history's keys in Redis.
+
+A channel's keys share a hash tag, so they would be on one node of a cluster; those of all channels are not, so
+the scripts do not run in one yet.
+"""
 
 from __future__ import annotations
 

@@ -57,6 +57,12 @@ class Reader:
         """Whether it has been told where it begins."""
         return self.on_first is None
 
+    def forget_page(self) -> None:
+        """What was read and not taken may be true no more: it is asked again, from the same place."""
+        if self.page is not None and self.position is None and self.since is None:
+            self.position = self.page.begin
+        self.page, self.is_at_end = None, False
+
     def was_before(self, place: Position | None) -> bool:
         """Whether it came back to a place at or before that one, of the same epoch."""
         was = self.since.position if self.since is not None else None

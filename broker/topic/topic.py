@@ -311,6 +311,10 @@ class Topic:
         oldest = waiting[0]
         if len(waiting) == 1 and len(oldest.payloads) < 2:
             return False
+        while isinstance(gap := backlog.items[0], Gap):
+            # What is told of the dropped covers it: told later, it would go back behind them.
+            backlog.items.popleft()
+            backlog.dropped_from = backlog.dropped_from or gap.begin
         place = backlog.items.index(oldest)
         del backlog.items[place]
         if oldest.payloads:

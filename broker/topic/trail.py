@@ -112,6 +112,8 @@ class Trail(Topic):
             return
         if reader.page is not None:
             self._serve(reader, now)
+        elif reader.position is None:
+            self._ask(reader)
         else:
             self._settle(reader, now)
 
@@ -138,6 +140,8 @@ class Trail(Topic):
         if self.position is not None:
             self._heal()
         for reader in self.readers.values():
+            if reader.has_begun:
+                reader.forget_page()
             if reader.is_asking:
                 self._ask(reader)
 
@@ -344,23 +348,19 @@ class Trail(Topic):
             self._settle_waiting(now)
         elif self._healing is not None and reader.is_at_end:
             self._waiting.add(reader)  # until it is known where the trail is
-        elif there.epoch != self.position.epoch:
-            if not reader.is_at_end:
-                self._ask(reader)
-                return
+        elif there.epoch != self.position.epoch and reader.is_at_end:
             self._waiting.add(reader)
             if not is_healed:
                 self._heal()
-        elif there.offset > self.position.offset:
+        elif there.offset > self.position.offset and reader.is_at_end:
             self._waiting.add(reader)
-        elif there.offset == self.position.offset:
-            if there.is_same(self.position):
-                self._go_live(reader, now)
-            else:
-                self._waiting.add(reader)
-                if not is_healed:
-                    self._heal()
-        elif self._tail.follows(there.epoch, there.offset):
+        elif there.is_same(self.position):
+            self._go_live(reader, now)
+        elif there.offset == self.position.offset and there.epoch == self.position.epoch:
+            self._waiting.add(reader)  # another tag: one of the two is no more
+            if not is_healed:
+                self._heal()
+        elif there.offset < self.position.offset and self._tail.follows(there.epoch, there.offset):
             if self._send_tail(reader, now):
                 self._go_live(reader, now)
         else:

@@ -62,7 +62,7 @@ def test_http10_gets_a_bare_stream_that_ends_with_the_connection(port: int, redi
         answer = client.ask(b"GET /api/stream?channel=old:1 HTTP/1.0\r\n\r\n")
         assert "transfer-encoding" not in answer.headers
         assert answer.headers["connection"] == "close"
-        assert client.read_until(b"\n\n").startswith(b'data: {"type":"connected"')
+        assert client.read_until(b"\n\n").startswith(b'id: 0:0:0\ndata: {"type":"connected"')
         redis.publish("old:1", b"[1]")
         assert client.read_until(b"\n\n") == b"data: [1]\n\n"
         client.send(head(b"GET /health HTTP/1.1"))
@@ -124,7 +124,7 @@ def test_odd_payloads_arrive_as_they_are(port: int, redis: RedisServer, served: 
                 assert socket.frame().payload == payload.encode()
                 event = next(events)
                 assert event.data == payload.replace("\r\n", "\n").replace("\r", "\n")
-                assert (event.event, event.id, event.retry) == ("message", "", None)
+                assert (event.event, event.id, event.retry) == ("message", "0:0:0", None)
 
 
 UNFIT = {

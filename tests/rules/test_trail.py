@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from broker.hub import Hub
 from broker.position import Position, Since, Start
 from broker.run import Runs, parsed
-from broker.topic.page import page_of
+from broker.topic.page import Page, page_of
 from broker.topic.reader import OnPage
 from broker.topic.topic import Terms
 from broker.topic.trail import Trail
@@ -80,27 +80,50 @@ class Redis:
         return [top, b"0", [[b"%d-%b" % (offset, tag), [b"s", payload]] for offset, tag, payload in found]]
 
 
+_Question = tuple[Since | None, int]
+
+
 @define(eq=False)
 class Historian:
-    """Answers in the order of the questions: asked of Redis at one moment, told at a later one."""
+    """Answers in the order of the questions: asked of Redis at one moment, told at a later one.
+
+    Who asks the same shares an answer, also one that was given a moment ago.
+    """
 
     redis: Redis
     replay: int
-    asked: list[tuple[Since | None, OnPage]] = Factory(list)
-    answered: list[tuple[Any, OnPage]] = Factory(list)
+    asked: list[tuple[_Question, list[OnPage]]] = Factory(list)
+    answered: list[tuple[_Question, list[OnPage], Page]] = Factory(list)
+    kept: dict[_Question, Page] = Factory(dict)
 
     def read(self, name: bytes, since: Since | None, era: int, on_page: OnPage, is_wanted: Callable[[], bool]) -> None:
-        self.asked.append((since, on_page))
+        question = (since, era)
+        for other, waiting, *_ in (*self.asked, *self.answered):
+            if other == question:
+                waiting.append(on_page)
+                return
+        if question in self.kept:
+            self.answered.append((question, [on_page], self.kept[question]))
+        else:
+            self.asked.append((question, [on_page]))
 
     def ask(self) -> None:
         if self.asked:
-            since, on_page = self.asked.pop(0)
-            reply = self.redis.read(since, self.replay)
-            self.answered.append((page_of(reply, since, self.replay, lambda payload: True, 0.0), on_page))
+            question, waiting = self.asked.pop(0)
+            reply = self.redis.read(question[0], self.replay)
+            page = page_of(reply, question[0], self.replay, lambda payload: True, 0.0)
+            self.answered.append((question, waiting, page))
 
     def tell(self) -> None:
-        if self.answered:
-            page, on_page = self.answered.pop(0)
+        if not self.answered:
+            return
+        question, waiting, page = self.answered.pop(0)
+        since = question[0]
+        if since is not None and page.end != since.position:
+            self.kept[question] = page
+        if self.redis.random.random() < 0.3:
+            self.kept.clear()
+        for on_page in waiting:
             on_page(page, 0.0)
 
 
@@ -329,6 +352,7 @@ class Story:
         """Whatever happened, in the end everybody has what there is, or was told."""
         self.find_the_link()
         self.settle()
+        self.historian.kept.clear()
         self.look_around()
         self.settle()
         self.check()
