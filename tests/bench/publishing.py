@@ -39,6 +39,11 @@ def stamped(channel: str, payload: bytes) -> bytes:
     return packed(call.publish(_KEYS, Publication(channel, payload), None, 0).by_digest())
 
 
+def unkept(channel: str, payload: bytes) -> bytes:
+    """A bare PUBLISH that nobody records: as the script's own, and to the same listeners."""
+    return plain(channel, b"\x01u " + payload)
+
+
 _KEYS = Keys("")
 
 
