@@ -101,7 +101,7 @@ class Trail(Topic):
             return
         # Nothing can be read: it listens from here on, and is told what that means.
         self._forget(reader.subscriber)
-        if reader.since is not None:
+        if reader.since is not None or reader.position is not None:
             self.tell_no_history(reader.subscriber, reader.format, now)
         self.enter(reader.subscriber, reader.format)
 
@@ -265,7 +265,6 @@ class Trail(Topic):
 
     def _ask(self, reader: Reader) -> None:
         reader.is_asking = True
-
         era = self._era
 
         def is_wanted() -> bool:
