@@ -203,7 +203,7 @@ class Hub:
     def lost(self) -> None:
         """The Redis connection is gone: whoever was waiting for a channel waits for all of them again."""
         for entry in self._entries.values():
-            entry.topic.lost()
+            entry.topic.lost(is_plain=self.is_plain)
             for subscriber, joining in entry.joining.items():
                 joining.missing.update(joining.names)
                 joining.reading.clear()

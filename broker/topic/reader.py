@@ -10,6 +10,7 @@ from typing import Protocol
 
 from attrs import Factory, define
 
+from broker.gap import Gap
 from broker.position import Position, Since
 from broker.topic.page import Page
 from broker.topic.topic import Subscriber
@@ -49,13 +50,24 @@ class Reader:
     is_asking: bool = False
     is_at_end: bool = False
     owed: set[str] = Factory(set)  # reasons of gaps that it is told when it goes live
-    generation: int = 0  # of the recorder, and of what it recorded here last, when the page was read
-    recorded: int = 0
+    generation: int = 0  # the recorder's, up to which there is nothing left to tell
+    told: int = 0  # the last that it was told of, or need not be
+    recorded: int = 0  # under which the channel's last plain event was recorded, when the page was read
 
     @property
     def has_begun(self) -> bool:
         """Whether it has been told where it begins."""
         return self.on_first is None
+
+    def learn(self, page: Page) -> None:
+        """The page was taken: what is known now of the changes of the recorder."""
+        told = [item.generation for item in page.items if isinstance(item, Gap)]
+        # The last page tells of the last change, if anything was recorded before it.
+        self.told = max(self.told, *told, page.generation if page.is_last else 0)
+        # On another, what comes under the recorder of today is marked where it begins.
+        if page.is_last or page.recorded in (0, page.generation):
+            self.generation = max(self.generation, page.generation)
+        self.recorded = page.recorded
 
     def forget_page(self) -> None:
         """What was read and not taken may be true no more: it is asked again, from the same place."""

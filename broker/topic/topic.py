@@ -153,8 +153,8 @@ class Topic:
         for run in runs:
             self.hand_on(Run.without_positions(run.payloads), now)
 
-    def lost(self) -> None:
-        """The Redis connection is gone."""
+    def lost(self, *, is_plain: bool) -> None:
+        """The Redis connection is gone. `is_plain`: what is published plainly is not recorded."""
         self._was_away = bool(self.subscribers)
 
     def reopened(self, now: float) -> None:

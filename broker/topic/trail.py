@@ -121,14 +121,15 @@ class Trail(Topic):
         if self.policy != "catch_up" or not run.epoch or self.position is None:
             super().fell_behind(subscriber, format, run)
             return
-        reader = Reader(subscriber, format, None, None, generation=self._told_generation)
+        told = self._told_generation
+        reader = Reader(subscriber, format, None, None, generation=told, told=told)
         reader.position = self.position  # still the one before the run
         self.readers[subscriber] = reader
 
-    def lost(self) -> None:
+    def lost(self, *, is_plain: bool) -> None:
         """The Redis connection is gone: what was held until something was read is in history, or lost."""
-        if self.position is None and (self.lanes or self.backlogs):
-            super().lost()  # there is no history to make up for it
+        if is_plain or self.position is None:
+            super().lost(is_plain=is_plain)  # there is no history to make up for it
         self._healing = None
         self._held.clear()
 
@@ -291,15 +292,12 @@ class Trail(Topic):
         """Send the page that came, if there is room for it."""
         page = reader.page
         assert page is not None
-        if not self._send(reader, page.since(reader.generation), now):
+        if not self._send(reader, page.since(reader.told), now):
             return
         reader.page = None
         reader.position = page.end
         reader.is_at_end = page.is_last
-        told = [item.generation for item in page.items if isinstance(item, Gap)]
-        # Only at the end has it been told of all changes of the recorder.
-        reader.generation = max(reader.generation, *told, page.generation if page.is_last else 0)
-        reader.recorded = page.recorded
+        reader.learn(page)
         self._settle(reader, now)
 
     def _send(self, reader: Reader, page: Page, now: float) -> bool:
@@ -368,8 +366,8 @@ class Trail(Topic):
     def _send_tail(self, reader: Reader, now: float) -> bool:
         assert reader.position is not None
         for run in self._tail.after(reader.position.offset):
-            if run.generation > reader.generation:
-                reader.generation = run.generation
+            if run.generation > reader.told:
+                reader.told = reader.generation = run.generation
                 self.tell_one(
                     reader.subscriber, reader.format, self._recorder_gap(reader.position, run.generation), now
                 )
