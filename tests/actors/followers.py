@@ -23,6 +23,7 @@ from typing import Any
 
 from attrs import Factory, define, field
 
+from broker.position import NOWHERE
 from tests.actors.peers import BOUND_SECONDS, Peer, _masked
 from tests.promise.oracle import Begun, Event, Record, Told, Truth
 
@@ -247,6 +248,7 @@ class SseFollower(Follower):
     _body: bytearray = Factory(bytearray)
     _left: int = 0
     _id: str = ""
+    _has_id: bool = False
     _is_greeted: bool = False
 
     def _opening(self) -> bytes:
@@ -293,11 +295,12 @@ class SseFollower(Follower):
 
     def _dispatch(self, block: bytes) -> None:
         kind, lines = "message", []
+        self._has_id = False
         for line in _LINE_END.split(block.decode()):
             name, _, value = line.partition(":")
             value = value.removeprefix(" ")
             if name == "id" and "\0" not in value:
-                self._id = value
+                self._id, self._has_id = value, True
             elif name == "event":
                 kind = value
             elif name == "data":
@@ -311,7 +314,8 @@ class SseFollower(Follower):
         if kind == "gap":
             self.records[message["channel"]].note(_told(message))
         elif message["type"] == "event":
-            position = _position_in(self.last_id, message["c"], self.channels)
+            # An event that is not kept, or of a channel without history, leaves the id as it was.
+            position = _position_in(self.last_id, message["c"], self.channels) if self._has_id else None
             self.records[message["c"]].note(Event(position, message["entry"].heard))
         elif message["type"] == "connected":
             self._is_greeted = True
@@ -410,7 +414,7 @@ _digests: dict[str, str] = {}
 def _position_in(id: str, channel: str, channels: Sequence[str]) -> str | None:
     """The position of one channel in an SSE id. A browser need not know; the oracle does."""
     if len(channels) == 1:
-        return id or None
+        return id if id not in ("", NOWHERE.decode()) else None
     digest = _digests.get(channel)
     if digest is None:
         letters = base64.urlsafe_b64encode(sha256(channel.encode()).digest())[:6].decode()

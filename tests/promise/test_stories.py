@@ -39,7 +39,7 @@ from tests.actors.redis_server import RedisServer
 from tests.promise.oracle import PLAIN, STAMPED, Truth
 from tests.promise.publishing import StampingPublisher
 
-STEPS = int(os.environ.get("BROKER_PROMISE_STEPS", "800"))
+STEPS = int(os.environ.get("BROKER_PROMISE_STEPS", "600"))
 STEPS_A_STORY = 40
 SETTLED_SECONDS = 10.0
 FOLLOWERS_MAX = 8

@@ -384,7 +384,7 @@ def test_nothing_is_lost_silently(seed: int, replay: int, steps: list[Callable[[
     tell_story(seed, replay, steps)
 
 
-@pytest.mark.parametrize("seed", range(int(os.environ.get("BROKER_STORIES", "150"))))
+@pytest.mark.parametrize("seed", range(int(os.environ.get("BROKER_STORIES", "100"))))
 def test_nothing_is_lost_silently_in_long_stories(seed: int) -> None:
     random = Random(seed)
     # Not everything in every story: what happens rarely has then time to matter.
