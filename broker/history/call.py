@@ -24,11 +24,10 @@ _NO_HISTORY = "0 0"
 
 
 def bounds_of(types: Mapping[str, TypeOptions]) -> Mapping[str, str]:
-    """`"<length> <ms>"` for each type that keeps history."""
+    """`"<length> <ms>"` for each type, `"0 0"` where it keeps no history."""
     return {
-        name: f"{options.history_length} {options.history_milliseconds}"
+        name: f"{options.history_length} {options.history_milliseconds}" if options.keeps_history else _NO_HISTORY
         for name, options in types.items()
-        if options.keeps_history
     }
 
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 import select
 import socket
 import ssl
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn
 
 import hiredis
 import redis
@@ -141,6 +142,25 @@ class RedisConnection:
             await trio.lowlevel.checkpoint()
         else:
             await trio.lowlevel.wait_readable(self._socket)
+
+    async def watch(self, section: Redis, ping: Callable[[], Awaitable[None]]) -> NoReturn:
+        """Ask for a sign of life from a Redis that is quiet, and give it up when there is none. Runs until cancelled.
+
+        Args:
+            ping: sends a PING, or has it sent.
+
+        Raises:
+            UpstreamError: there was none.
+        """
+        while True:
+            quiet_from = self.last_read_at
+            await trio.sleep_until(quiet_from + section.ping_seconds)
+            if self.last_read_at != quiet_from:
+                continue
+            await ping()
+            await trio.sleep(section.ping_timeout_seconds)
+            if self.last_read_at == quiet_from and not self.has_unread():
+                raise UpstreamError(f"Redis did not answer PING within {section.ping_timeout_seconds:g} s")
 
     def has_unread(self) -> bool:
         """Whether bytes wait to be read: then it is us who are late, not Redis. Synchronous."""

@@ -158,7 +158,7 @@ class Link:
             self._settle_if_complete()
             log.info("Redis connected", redis=mask_url(self._section.url), channels=len(self._interest))
             nursery.start_soon(self._write, connection)
-            nursery.start_soon(self._watch, connection)
+            nursery.start_soon(connection.watch, self._section, self._ping)
             if task_status is not None:
                 task_status.started()
             await self._read(connection, hub)
@@ -303,18 +303,10 @@ class Link:
             with trio.move_on_at(float("inf") if release_at is None else release_at):
                 await self._due.wait()
 
-    async def _watch(self, connection: RedisConnection) -> None:
-        """Ask for a sign of life from a Redis that is quiet, and give it up when there is none."""
-        while True:
-            quiet_from = connection.last_read_at
-            await trio.sleep_until(quiet_from + self._section.ping_seconds)
-            if connection.last_read_at != quiet_from:
-                continue
-            self._ping_due = True
-            self._due.set()
-            await trio.sleep(self._section.ping_timeout_seconds)
-            if connection.last_read_at == quiet_from and not connection.has_unread():
-                raise UpstreamError(f"Redis did not answer PING within {self._section.ping_timeout_seconds:g} s")
+    async def _ping(self) -> None:
+        """Have the writer send it."""
+        self._ping_due = True
+        self._due.set()
 
 
 def _unchecked(payload: bytes, max_bytes: int) -> None:

@@ -23,6 +23,7 @@ from broker.command import Argument
 from broker.config.sections import History, Redis
 from broker.config.types import TypeOptions
 from broker.errors import UpstreamError, UpstreamRefused
+from broker.history.call import bounds_of
 from broker.history.keys import Keys
 from broker.message import REFUSALS
 from broker.upstream.backoff import Backoff
@@ -152,10 +153,7 @@ class Recorder:
 
     async def _introduce(self, pipeline: Pipeline) -> None:
         """Load the scripts, and say how much is kept of each type."""
-        bounds: list[Argument] = []
-        for type, options in self._types.items():
-            kept = f"{options.history_length} {options.history_milliseconds}" if options.keeps_history else "0 0"
-            bounds += (type, kept)
+        bounds = [part for pair in bounds_of(self._types).items() for part in pair]
         commands: list[tuple[Argument, ...]] = [("SCRIPT", "LOAD", script.text) for script in SCRIPTS]
         if bounds:
             commands.append(("HSET", self._keys.types, *bounds))

@@ -145,7 +145,7 @@ class Term:
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._await_failure)
-            nursery.start_soon(self._watch)
+            nursery.start_soon(self._ear.watch, self._section, self._ping)
             await self._listen()
         raise AssertionError("unreachable")
 
@@ -254,17 +254,8 @@ class Term:
         assert self._failure is not None
         raise self._failure
 
-    async def _watch(self) -> NoReturn:
-        """As the link: ask for a sign of life from a Redis that is quiet, and give it up when there is none."""
-        while True:
-            quiet_from = self._ear.last_read_at
-            await trio.sleep_until(quiet_from + self._section.ping_seconds)
-            if self._ear.last_read_at != quiet_from:
-                continue
-            await self._ear.write(pack(b"PING"))
-            await trio.sleep(self._section.ping_timeout_seconds)
-            if self._ear.last_read_at == quiet_from and not self._ear.has_unread():
-                raise UpstreamError(f"Redis did not answer PING within {self._section.ping_timeout_seconds:g} s")
+    async def _ping(self) -> None:
+        await self._ear.write(pack(b"PING"))
 
 
 def _calls(payloads: list[bytes]) -> Iterator[list[bytes]]:
