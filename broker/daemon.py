@@ -36,7 +36,7 @@ from broker.history.keys import Keys
 from broker.hub import Hub
 from broker.inquiry import PATHS as EVALUATION_PATHS
 from broker.ledger.ledger import Ledger
-from broker.listening import name_of, open_listeners
+from broker.listening import open_listeners
 from broker.openfiles import connections_for, raise_open_file_limit
 from broker.sse import SseDoor
 from broker.stream import ROOT as STREAM_ROOT
@@ -84,7 +84,7 @@ async def run_daemon(effective: Effective, *, dev: bool, on_ready: Callable[[Rea
     if dev:
         config = _for_development(config)
     max_connections = connections_for(raise_open_file_limit(), config.clients.max_connections)
-    with open_listeners(config.listen, effective.origins["listen.addresses"]) as listeners:
+    with open_listeners(config.listen, config.listen_tls, effective.origins["listen.addresses"]) as listeners:
         async with (
             _open_signals() as (stopping, ready),
             _open_upstream(config) as (config, embedded),
@@ -122,13 +122,13 @@ async def run_daemon(effective: Effective, *, dev: bool, on_ready: Callable[[Rea
                 config.clients,
                 config.sse,
                 served,
-                config.listen.cors_origins,
+                config.listen.allowed_origins,
                 ended,
                 lambda: link.is_away,
             )
             ledger = Ledger(commands, config.redis.channel_prefix)
             evaluations = EvaluationDoor(
-                hub, clientele, ledger, config.clients, config.sse, config.evaluations, config.listen.cors_origins
+                hub, clientele, ledger, config.clients, config.sse, config.evaluations, config.listen.allowed_origins
             )
             publishing = Publishing(commands, config)
             census = Census(
@@ -141,7 +141,7 @@ async def run_daemon(effective: Effective, *, dev: bool, on_ready: Callable[[Rea
                     "connections": lambda: _connections(door),
                 },
             )
-            web = WebServer(census, publishing, config.listen.cors_origins)
+            web = WebServer(census, publishing, config.listen.allowed_origins)
             door = Door(
                 config.listen,
                 (
@@ -180,7 +180,15 @@ async def run_daemon(effective: Effective, *, dev: bool, on_ready: Callable[[Rea
                     for listener in listeners:
                         await doors.start(door.serve, listener, connections)
                     ready.set()
-                    on_ready(Ready(tuple(map(name_of, listeners)), embedded, not link.is_away, max_connections, config))
+                    on_ready(
+                        Ready(
+                            tuple(listener.name for listener in listeners),
+                            embedded,
+                            not link.is_away,
+                            max_connections,
+                            config,
+                        )
+                    )
                     web.load()
                     _settle_memory()
                     await stopping.wait()
@@ -244,9 +252,9 @@ async def _open_upstream(config: Config) -> AsyncIterator[tuple[Config, Embedded
 
 def _for_development(config: Config) -> Config:
     """`--dev`: pages served from this machine, at any port, may read what the daemon answers."""
-    if config.listen.cors_origins:
+    if config.listen.allowed_origins:
         return config
-    return attrs.evolve(config, listen=attrs.evolve(config.listen, cors_origins=(LOOPBACK,)))
+    return attrs.evolve(config, listen=attrs.evolve(config.listen, allowed_origins=(LOOPBACK,)))
 
 
 def _served_types(config: Config) -> frozenset[str] | None:

@@ -19,6 +19,7 @@ import trio
 from attrs import Factory, define, field, frozen
 
 from broker.config.sections import Listen
+from broker.listening import Listener
 from broker.outbox import close_socket
 from broker.request import Request, RequestRefused, refusal_answer
 from broker.visit import Visit, VisitorLeft
@@ -79,11 +80,11 @@ class Door:
 
     async def serve(
         self,
-        listener: socket.socket,
+        listener: Listener,
         connections: trio.Nursery,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Accept from one listening, non-blocking socket. Runs until cancelled; then the socket is closed.
+        """Accept from one listener. Runs until cancelled; then the socket is closed.
 
         Args:
             connections: the nursery of the connections, which outlives this call.
@@ -91,13 +92,13 @@ class Door:
         try:
             task_status.started()
             while True:
-                await trio.lowlevel.wait_readable(listener)
+                await trio.lowlevel.wait_readable(listener.socket)
                 for _ in range(ACCEPTS_PER_TURN):
                     if self._is_stuffed():
                         await trio.sleep(REST_SECONDS / 2)
                         break
                     try:
-                        sock, _ = listener.accept()
+                        sock, peer = listener.socket.accept()
                     except BlockingIOError:
                         break
                     except OSError as error:
@@ -106,9 +107,10 @@ class Door:
                             await trio.sleep(REST_SECONDS)
                             break
                         continue  # that connection was gone before it was accepted
-                    self._welcome(sock, connections)
+                    ip = peer[0] if isinstance(peer, tuple) else None
+                    self._welcome(sock, ip, listener, connections)
         finally:
-            close_socket(listener)
+            close_socket(listener.socket)
 
     def dismiss_all(self) -> None:
         """Serve no further request: who has not asked yet is let go, who is being served is not. Synchronous."""
@@ -122,10 +124,10 @@ class Door:
     def _is_stuffed(self) -> bool:
         return len(self._visits) >= self.max_connections and self._refusing >= REFUSALS_AT_ONCE
 
-    def _welcome(self, sock: socket.socket, connections: trio.Nursery) -> None:
+    def _welcome(self, sock: socket.socket, ip: str | None, listener: Listener, connections: trio.Nursery) -> None:
         sock.setblocking(False)
         self._accepted += 1
-        visit = Visit(sock, self._bounds, trio.current_time())
+        visit = Visit(sock, self._bounds, trio.current_time(), ip)
         if len(self._visits) >= self.max_connections:
             self._refused_busy += 1
             self._refusing += 1
@@ -133,7 +135,7 @@ class Door:
             connections.start_soon(self._refuse_busy, visit)
         else:
             self._visits[visit] = None
-            connections.start_soon(self._attend, visit)
+            connections.start_soon(self._attend, visit, listener)
 
     def _complain(self, message: str, **facts: object) -> None:
         """At most one line a second, however many connections are concerned."""
@@ -142,7 +144,7 @@ class Door:
             self._complained_at = now
             log.warning(message, **facts)
 
-    async def _attend(self, visit: Visit) -> None:
+    async def _attend(self, visit: Visit, listener: Listener) -> None:
         """Serve one connection to its end, inside its fence."""
         try:
             await self._converse(visit)

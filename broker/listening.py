@@ -12,13 +12,38 @@ import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from attrs import frozen
+
+from broker.config.access import ListenTls
 from broker.config.address import Address
 from broker.config.sections import Listen
 from broker.errors import ListenError
 
 
+@frozen
+class Listener:
+    """One listening, non-blocking socket.
+
+    Args:
+        is_tls: connections begin with a TLS handshake.
+        expects_proxy: connections begin with a PROXY protocol header, before anything else.
+    """
+
+    socket: socket.socket
+    is_tls: bool = False
+    expects_proxy: bool = False
+
+    @property
+    def name(self) -> str:
+        """The address that it is bound to, as the settings write it."""
+        if self.socket.family == socket.AF_UNIX:
+            return f"unix:{self.socket.getsockname()}"
+        host, port = self.socket.getsockname()[:2]
+        return str(Address(host=host, port=port))
+
+
 @contextmanager
-def open_listeners(section: Listen, origin: str) -> Iterator[list[socket.socket]]:
+def open_listeners(section: Listen, tls: ListenTls, origin: str) -> Iterator[list[Listener]]:
     """Listen on every address of the section; a name may stand for several.
 
     Args:
@@ -29,20 +54,13 @@ def open_listeners(section: Listen, origin: str) -> Iterator[list[socket.socket]
     """
     with ExitStack() as stack:
         listeners = []
-        for text in section.addresses:
+        for text in dict.fromkeys((*section.addresses, *section.proxy_protocol)):
             address = Address.parse(text)
+            is_tls = bool(tls.certificate) and (text in tls.addresses if tls.addresses else not address.path)
             for opened in _open(address, section.backlog, origin, stack):
                 stack.callback(opened.close)
-                listeners.append(opened)
+                listeners.append(Listener(opened, is_tls, text in section.proxy_protocol))
         yield listeners
-
-
-def name_of(listener: socket.socket) -> str:
-    """The address that a listener is bound to, as the settings write it."""
-    if listener.family == socket.AF_UNIX:
-        return f"unix:{listener.getsockname()}"
-    host, port = listener.getsockname()[:2]
-    return str(Address(host=host, port=port))
 
 
 def _open(address: Address, backlog: int, origin: str, stack: ExitStack) -> list[socket.socket]:

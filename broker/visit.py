@@ -30,11 +30,13 @@ class Visit:
     Args:
         socket: non-blocking; owned by the door, unless `hand_over` was called.
         opened_at: when it was accepted, in loop seconds; its first head is due from then.
+        address: the IP address of the client; None for a unix socket.
     """
 
     socket: socket.socket
     bounds: Listen
     opened_at: float
+    address: str | None = None
     _reader: RequestReader = field(init=False)
     _has_begun: bool = field(init=False, default=False)
     _waiting: trio.CancelScope | None = field(init=False, default=None)

@@ -23,7 +23,6 @@ RINGS: dict[int, set[str]] = {
         "sse",
         "web",
         "upstream",
-        "listening",
         "openfiles",
         "log",
         "demo",
@@ -32,7 +31,7 @@ RINGS: dict[int, set[str]] = {
         "publisher",
         "evaluationdoor",
     },
-    2: {"client", "clientele", "outbox", "visit", "census", "answerstream", "ledger", "history"},
+    2: {"client", "clientele", "outbox", "visit", "census", "answerstream", "ledger", "history", "listening"},
     1: {
         "hub",
         "topic",
@@ -47,6 +46,7 @@ RINGS: dict[int, set[str]] = {
         "command",
         "inquiry",
         "submission",
+        "auth",
     },
     0: {
         "__init__",
@@ -61,6 +61,7 @@ RINGS: dict[int, set[str]] = {
         "run",
         "gap",
         "cursor",
+        "pattern",
     },
 }
 RING_OF = {name: ring for ring, names in RINGS.items() for name in names}
@@ -87,6 +88,9 @@ SIDEWAYS = {
     ("clientele", "census"): "the census counts the clientele",
     ("channel", "config"): "channel types are part of the settings",
     ("timestamp", "events"): "an event is stamped when it is made",
+    ("channel", "pattern"): "a pattern means channels",
+    ("pattern", "config"): "patterns of channels are part of the settings",
+    ("errors", "pattern"): "every exception is in errors",
     ("errors", "channel"): "every exception is in errors",
     ("errors", "config"): "every exception is in errors",
     ("errors", "events"): "every exception is in errors",

@@ -1,4 +1,4 @@
-"""Addresses in the settings: what to listen on, where Redis is and its channels are, which web origins may read.
+"""Addresses in the settings: what to listen on, where Redis is and its channels are, who may connect.
 
 An address to listen on is `HOST:PORT`, `[IPV6]:PORT` or `unix:/path`.
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from urllib.parse import urlsplit
 
 from attrs import frozen
@@ -20,6 +20,7 @@ from attrs import frozen
 from broker.channel import Channel
 from broker.config.secret import mask_url, shown
 from broker.errors import ChannelError
+from broker.pattern import Pattern
 
 _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252})", re.ASCII)
 _IPV4_LIKE = re.compile(r"[0-9.]+", re.ASCII)
@@ -27,7 +28,8 @@ _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
 # sockaddr_un.sun_path on Linux, less its closing NUL; macOS has 4 bytes less and says so itself.
 _PATH_MAX_BYTES = 107
 
-_WEB_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:(?P<port>[0-9]{1,5}))?", re.ASCII)
+_WEB_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://((\*\.)?[a-z0-9_.-]+|\[[0-9a-f:.]+\])(:(?P<port>[0-9]{1,5}))?", re.ASCII)
+_API_KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}:[0-9a-f]{64}", re.ASCII)
 _PREFIX = re.compile(r"[!-~]*", re.ASCII)
 _REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 
@@ -133,7 +135,7 @@ def check_redis_url(url: str) -> None:
 
 
 def check_web_origin(origin: str) -> None:
-    """Refuse what a browser never sends as `Origin`, and is not `*`.
+    """Refuse what is no origin as browsers send it, none with `*.` before a host, and not `*`.
 
     Raises:
         ValueError: a path, a slash at the end, capitals, no scheme.
@@ -144,8 +146,24 @@ def check_web_origin(origin: str) -> None:
     if not match or int(match["port"] or 0) > 65535:
         raise ValueError(
             f"{shown(origin)} is not a web origin; write scheme://host or scheme://host:port "
-            "in lower case with nothing behind it, such as https://app.example.com, or *"
+            "in lower case with nothing behind it, such as https://app.example.com or https://*.example.com, or *"
         )
+
+
+def check_network(text: str) -> None:
+    """Refuse what is no IP address, no network and not `unix`.
+
+    Raises:
+        ValueError: so it is.
+    """
+    if text == "unix":
+        return
+    try:
+        ip_network(text)
+    except ValueError as error:
+        raise ValueError(
+            f"{shown(text)} is no network; write 10.0.0.5, 10.0.0.0/8, fd00::/8 or unix: {error}"
+        ) from None
 
 
 def check_channel_prefix(prefix: str) -> None:
@@ -172,9 +190,29 @@ def check_channel_type(name: str) -> None:
         raise ValueError(str(error)) from None
 
 
+def check_api_key(line: str) -> None:
+    """Refuse what is not an API key as the settings have it: its name, a colon, the SHA-256 of the key in hex.
+
+    Raises:
+        ValueError: so it is; the text is not repeated, as it may be the key itself.
+    """
+    if not _API_KEY.fullmatch(line):
+        raise ValueError("is not NAME:HASH, as `broker key create NAME` writes it; the key itself does not go here")
+
+
 CHECKS: Mapping[str, Callable[[str], object]] = {
     "listen.addresses": Address.parse,
-    "listen.cors_origins": check_web_origin,
+    "listen.allowed_origins": check_web_origin,
+    "listen.proxy_protocol": Address.parse,
+    "listen.trusted_proxies": check_network,
+    "listen.tls.addresses": Address.parse,
+    "auth.publish_keys": check_api_key,
+    "auth.admin_keys": check_api_key,
+    "rules.user_subscribe": Pattern.parse,
+    "rules.user_publish": Pattern.parse,
+    "rules.anonymous_subscribe": Pattern.parse,
+    "rules.anonymous_publish": Pattern.parse,
+    "rules.key_publish": Pattern.parse,
     "redis.url": check_redis_url,
     "redis.channel_prefix": check_channel_prefix,
     "channels.declared": check_channel_type,

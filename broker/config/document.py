@@ -21,6 +21,8 @@ from broker.config.names import (
     TYPES_FLAG,
     TYPES_VARIABLE,
     bounds,
+    parts_of,
+    section_field,
     type_setting,
     type_table,
     variable,
@@ -71,8 +73,8 @@ def show(effective: Effective) -> str:
     """
     lines = []
     for setting, attribute in SETTINGS.items():
-        section, key = setting.split(".")
-        value = getattr(getattr(effective.config, section), key)
+        section, key = parts_of(setting)
+        value = getattr(getattr(effective.config, section_field(section)), key)
         shown_value = mask_url(value) if attribute.metadata["secret"] else value
         lines.append(f"{setting} = {_toml(shown_value)}  # {effective.origins[setting]}\n")
     for type, options in effective.config.types.items():

@@ -18,8 +18,9 @@ TYPES_FLAG = "--type"
 TYPES_VARIABLE = "BROKER_TYPES"
 TYPE_OPTIONS: Mapping[str, Attribute[Any]] = attrs.fields_dict(attrs.resolve_types(TypeOptions))
 
+# A section inside another is a field with an underscore: `listen_tls` is `[listen.tls]`.
 SECTIONS: Mapping[str, type[Any]] = {
-    section: attrs.resolve_types(cls) for section, cls in get_type_hints(Config).items() if section != TYPES
+    field.replace("_", "."): attrs.resolve_types(cls) for field, cls in get_type_hints(Config).items() if field != TYPES
 }
 SETTINGS: Mapping[str, Attribute[Any]] = {
     f"{section}.{attribute.name}": attribute for section, cls in SECTIONS.items() for attribute in attrs.fields(cls)
@@ -27,6 +28,17 @@ SETTINGS: Mapping[str, Attribute[Any]] = {
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _SHORT_FLAGS = {"listen.addresses": "--listen", "redis.url": "--redis"}
+
+
+def section_field(section: str) -> str:
+    """The field of `Config` that holds a section."""
+    return section.replace(".", "_")
+
+
+def parts_of(setting: str) -> tuple[str, str]:
+    """The section and the key of a dotted setting."""
+    section, _, key = setting.rpartition(".")
+    return section, key
 
 
 def type_setting(type: str, key: str) -> str:

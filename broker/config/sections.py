@@ -15,6 +15,7 @@ from typing import Any
 
 from attrs import Attribute, field, frozen
 
+from broker.config.access import Auth, Limits, ListenTls, Rules
 from broker.config.setting import setting
 from broker.config.types import BUILT_IN_TYPES, TypeOptions
 
@@ -38,9 +39,20 @@ class Listen:
     write_seconds: float = setting(
         10.0, "The longest an HTTP answer may wait for its reader; then the connection is dropped.", least=0.1
     )
-    cors_origins: tuple[str, ...] = setting(
+    allowed_origins: tuple[str, ...] = setting(
         (),
-        "Web origins whose pages may read the HTTP answers and SSE streams, such as https://app.example.com; * is any.",
+        "Web origins besides the daemon's own whose pages may connect and read its answers, such as "
+        "https://app.example.com or https://*.example.com; * is any, but then no cookies are taken.",
+    )
+    trusted_proxies: tuple[str, ...] = setting(
+        (),
+        "Proxies whose word is taken for where a client comes from (X-Forwarded-For, Forwarded, PROXY protocol): "
+        "addresses, networks such as 10.0.0.0/8, or unix for whoever connects to a unix socket.",
+    )
+    proxy_protocol: tuple[str, ...] = setting(
+        (),
+        "Addresses to listen on where every connection begins with a PROXY protocol header, version 1 or 2; they are "
+        "written as in addresses, and are for trusted_proxies only.",
     )
 
 
@@ -209,10 +221,11 @@ class Publish:
     """`POST /api/publish`: publishing over HTTP."""
 
     http: str = setting(
-        "loopback",
-        "Who may use it: loopback, from this machine only, or off. A proxy on this machine makes everyone local: "
-        "do not let it forward this path.",
-        one_of=("loopback", "off"),
+        "auto",
+        "Who may use it. auto: whoever has the right, by token or API key; without authentication, this machine only. "
+        "loopback: this machine only, with the right where authentication is on. off: nobody. A proxy on this machine "
+        "makes everyone local: without authentication do not let it forward this path.",
+        one_of=("auto", "loopback", "off"),
     )
     events_max: int = setting(1000, "Events that one request may publish; more is answered 413.", least=1)
     idempotency_seconds: float = setting(
@@ -233,6 +246,9 @@ class Daemon:
 class Log:
     """What the daemon writes to standard error."""
 
+    requests: str = setting(
+        "off", "on: a line for every request and stream when it is over, tokens masked.", one_of=("off", "on")
+    )
     level: str = setting("info", "The least level that is written.", one_of=("debug", "info", "warning", "error"))
     format: str = setting(
         "auto", "text, json, or auto: text on a terminal, else JSON lines.", one_of=("auto", "text", "json")
@@ -248,6 +264,10 @@ class Config:
     """
 
     listen: Listen = Listen()
+    listen_tls: ListenTls = field(factory=ListenTls)
+    auth: Auth = field(factory=Auth)
+    rules: Rules = field(factory=Rules)
+    limits: Limits = field(factory=Limits)
     redis: Redis = Redis()
     embedded: Embedded = Embedded()
     clients: Clients = Clients()

@@ -29,6 +29,7 @@ from broker.config.names import (
     TYPES_FLAG,
     TYPES_VARIABLE,
     flag,
+    parts_of,
     type_setting,
     type_table,
     variable,
@@ -85,7 +86,7 @@ def load(*, flags: Mapping[str, object], environ: Mapping[str, str], file: Path 
         problems += (Problem(source.where(path), what) for path, what in complaints)
         wrong = {path for path, _ in complaints}
         for setting in SETTINGS.keys() - winners.keys():
-            section, key = setting.split(".")
+            section, key = parts_of(setting)
             if not source.readable or wrong & {(section,), (section, key)}:
                 unsure.add(setting)
             elif key in source.values.get(section, ()):
@@ -181,7 +182,7 @@ def _named(
     """
     values: dict[str, dict[str, Any]] = {}
     for setting, (_, value) in given.items():
-        section, key = setting.split(".")
+        section, key = parts_of(setting)
         values.setdefault(section, {})[key] = _read(SETTINGS[setting], value) if isinstance(value, str) else value
     name, lines = types
     tables: dict[str, dict[str, Any]] = {}
@@ -221,7 +222,7 @@ def _file(file: Path, problems: list[Problem]) -> _Source:
     # A name that is not UTF-8 could not be printed.
     name = os.fsencode(file).decode(errors="replace")
     try:
-        return _Source(tomllib.loads(file.read_bytes().decode()), file=name)
+        return _Source(_with_inner_sections(tomllib.loads(file.read_bytes().decode())), file=name)
     except OSError as error:
         problems.append(Problem(name, f"cannot be read: {error.strerror}; name a file that can be, or none"))
     except UnicodeDecodeError as error:
@@ -236,8 +237,21 @@ def _file(file: Path, problems: list[Problem]) -> _Source:
     return _Source({}, file=name, readable=False)
 
 
+def _with_inner_sections(values: dict[str, Any]) -> dict[str, Any]:
+    """`values` with each section that stands inside another, as `[listen.tls]` does, beside it."""
+    found = {}
+    for key, value in values.items():
+        found[key] = value
+        for section in SECTIONS:
+            outer, _, inner = section.partition(".")
+            if outer == key and inner and isinstance(value, dict) and inner in value:
+                found[key] = {name: given for name, given in value.items() if name != inner}
+                found[section] = value[inner]
+    return found
+
+
 def _plain(key: str) -> str:
-    return key if _BARE.fullmatch(key) else shown(key)
+    return key if key in SECTIONS or _BARE.fullmatch(key) else shown(key)
 
 
 def _misspelt(name: str, names: Iterable[str]) -> str:

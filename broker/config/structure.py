@@ -19,13 +19,18 @@ from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn, override
 
 from broker.config.address import CHECKS, check_channel_type
-from broker.config.names import SECTIONS, SETTINGS, TYPE_OPTIONS, TYPES, bounds
+from broker.config.names import SECTIONS, SETTINGS, TYPE_OPTIONS, TYPES, bounds, parts_of, section_field
 from broker.config.secret import described, shown
 from broker.config.sections import Config
 from broker.config.types import BUILT_IN_TYPES, TypeOptions
 
 Place = tuple[str, ...]
 """Where a value stands: section and key, or `types`, type and key."""
+
+
+_RENAMED = {("listen", "cors_origins"): "listen.allowed_origins"}
+# Sections inside others, by the field that holds them.
+_KEYS = {section_field(section): section for section in SECTIONS if "." in section}
 
 
 def config_of(values: Mapping[str, Any]) -> Config:
@@ -53,9 +58,11 @@ def _places(values: Mapping[str, Any], place: Place) -> Iterator[Place]:
 
 def _unknown(path: Place) -> str:
     """What to write instead of a section or key of the file that does not exist."""
+    if path in _RENAMED:
+        return f"has a new name; write {_RENAMED[path]}"
     known = list(SETTINGS) if len(path) == 2 else [*SECTIONS, TYPES]
     close = get_close_matches(".".join(path), known, n=1, cutoff=0.7)
-    elsewhere = [setting for setting in SETTINGS if setting.split(".")[1] == path[-1]]
+    elsewhere = [setting for setting in SETTINGS if parts_of(setting)[1] == path[-1]]
     if elsewhere or close:
         return f"is not a {('section', 'setting')[len(path) - 1]}; did you mean {' or '.join(elsewhere or close)}?"
     if path[-1] in TYPE_OPTIONS:
@@ -83,12 +90,12 @@ def _flat(error: ClassValidationError, path: Place) -> Iterator[tuple[Place, str
     noted, others = error.group_exceptions()
     for inner, note in noted:
         if isinstance(inner, ClassValidationError):
-            yield from _flat(inner, (*path, note.name))
+            yield from _flat(inner, (*path, _KEYS.get(note.name, note.name)))
         elif isinstance(inner, _RefusedTypes):
             yield from (((*path, note.name, *inside), what) for inside, what in inner.args)
         else:
             assert isinstance(inner, _Refused), inner
-            yield from (((*path, note.name), what) for what in inner.args)
+            yield from (((*path, _KEYS.get(note.name, note.name)), what) for what in inner.args)
     for other in others:
         assert isinstance(other, ForbiddenExtraKeysError), other
         yield from (((*path, key), _unknown((*path, key))) for key in other.extra_fields)
@@ -184,6 +191,9 @@ for _section, _cls in SECTIONS.items():
     }
     _structure = make_dict_structure_fn(_cls, _CONVERTER, **_hooks)
     _CONVERTER.register_structure_hook(_cls, partial(_take_section, _structure))
+_sections: dict[str, Any] = {field: override(rename=section) for field, section in _KEYS.items()}
+_sections[TYPES] = override(struct_hook=_take_types)
 _CONVERTER.register_structure_hook(
-    Config, make_dict_structure_fn(Config, _CONVERTER, types=override(struct_hook=_take_types))
+    Config,
+    make_dict_structure_fn(Config, _CONVERTER, **_sections),
 )

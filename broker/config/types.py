@@ -52,6 +52,13 @@ class TypeOptions:
         one_of=("auto", "disconnect", "drop_oldest", "latest", "catch_up"),
     )
 
+    second_part: str = setting(
+        "id",
+        "What the second part of a channel's name is where there are two: id, or user; user makes the channel that "
+        "user's alone, as the third part always does.",
+        one_of=("id", "user"),
+    )
+
     @property
     def keeps_history(self) -> bool:
         """Either option being 0 turns history off, whatever the other is."""
@@ -77,7 +84,7 @@ BUILT_IN_TYPES: Mapping[str, TypeOptions] = MappingProxyType(
         "ai_stream": TypeOptions(history_length=1000, history_seconds=900.0),
         "campaign_metrics": TypeOptions(history_length=100, history_seconds=3600.0, replay=1),
         "ab_test_results": TypeOptions(history_length=100, history_seconds=3600.0, replay=1),
-        "alerts": TypeOptions(history_length=100, history_seconds=86400.0),
+        "alerts": TypeOptions(history_length=100, history_seconds=86400.0, second_part="user"),
         "live_metrics": TypeOptions(history_length=100, history_seconds=3600.0, replay=1),
         # Evaluations are kept in their ledger; what is published on these channels only says that there is more.
         "council_score": TypeOptions(),

@@ -60,7 +60,7 @@ class Publishing:
         config = self._config
         if config.publish.http == "off":
             raise RequestRefused(403, "publishing over HTTP is off", "Publish through Redis, or set publish.http.")
-        origin.check(config.listen.cors_origins)
+        origin.check(config.listen.allowed_origins)
         key = checked_key(idempotency_key)
         items = submission_of(
             body,

@@ -28,7 +28,7 @@ SAMPLES: Mapping[str, tuple[str, object]] = {
     "listen.body_seconds": ("2", 2.0),
     "listen.idle_seconds": ("1e2", 100.0),
     "listen.write_seconds": ("3", 3.0),
-    "listen.cors_origins": ("https://a.example,http://[::1]:8080,*", ("https://a.example", "http://[::1]:8080", "*")),
+    "listen.allowed_origins": ("https://a.example,http://[::1]:8080,*", ("https://a.example", "http://[::1]:8080", "*")),
     "redis.url": ("rediss://u:p@db:6380/1", "rediss://u:p@db:6380/1"),
     "redis.channel_prefix": ("app:", "app:"),
     "redis.connect_seconds": ("1", 1.0),
@@ -139,7 +139,7 @@ def test_the_first_source_that_has_a_setting_wins(file: Path) -> None:
         "[log]\nlevel = 'error'\nformat = 'json'\n[listen]\nbacklog = 5\naddresses = ['a:1']\nidle_seconds = 7\n"
     )
     effective = load(
-        flags={"listen.addresses": ("c:3",), "log.level": None, "listen.cors_origins": (), "log.format": "text"},
+        flags={"listen.addresses": ("c:3",), "log.level": None, "listen.allowed_origins": (), "log.format": "text"},
         environ={"BROKER_LOG_LEVEL": "debug", "BROKER_LISTEN_ADDRESSES": "b:2", "BROKER_LOG_FORMAT": "auto"},
         file=file,
     )
@@ -202,7 +202,7 @@ colour = 3
 subscriptions_max = 2024-01-01
 [listen]
 addresses = [":8000", 5]
-cors_origins = "*"
+allowed_origins = "*"
 backlog = 0
 head_seconds = 0.05
 body_max_bytes = 0xffffffffffffffffffff
@@ -244,7 +244,7 @@ port = 65536
             + "0.0.0.0:8000 or [::]:8000 for every network",
         ),
         ("broker.toml: listen.addresses", "must be text in double quotes, not 5"),
-        ("broker.toml: listen.cors_origins", "must be a list of texts such as [\"...\"], not the text '*'"),
+        ("broker.toml: listen.allowed_origins", "must be a list of texts such as [\"...\"], not the text '*'"),
         ("broker.toml: listen.backlog", "0 is out of bounds; write 1 to 65535"),
         ("broker.toml: listen.head_seconds", "0.05 is out of bounds; write at least 0.1"),
         (
@@ -421,7 +421,7 @@ def test_a_secret_never_stands_in_a_message(file: Path) -> None:
     for url in (form.format("hunter2") for form in urls):
         environ = {variable(setting): url for setting in SETTINGS if setting != "redis.channel_prefix"}
         quoted = f'"{url}"'
-        text = f"redis.url = {quoted}\nlisten.cors_origins = [{quoted}]\nlog.level = {{ a = {quoted} }}\n"
+        text = f"redis.url = {quoted}\nlisten.allowed_origins = [{quoted}]\nlog.level = {{ a = {quoted} }}\n"
         if url == "hunter2":
             # A word alone is a secret where a URL belongs and nowhere else.
             environ, text = {"BROKER_REDIS_URL": url}, f"redis.url = {quoted}\n"
