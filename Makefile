@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test check bench docs-settings clean
+.PHONY: help run install test check fuzz bench docs-settings clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ check: $(VENV)/installed-test ## Types and lint
 	$(BIN)/ruff check --config conf/ruff.toml broker tests
 	$(BIN)/ruff format --check --config conf/ruff.toml broker tests
 	$(BIN)/mypy
+
+fuzz: $(VENV)/installed-test ## Try a million bad inputs on everything that reads them, without sockets
+	$(BIN)/python -m tests.fuzz --inputs 1000000 --workers 2
 
 bench: $(VENV)/installed-test ## Measure this machine: CPU and deliveries a second, WebSocket and SSE
 	$(BIN)/python -m tests.bench

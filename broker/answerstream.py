@@ -20,18 +20,24 @@ from broker import eventstream
 from broker.client import Client
 from broker.config.sections import Sse
 from broker.ending import (
+    DISCONNECTED,
     INTERNAL_ERROR,
     LEFT,
     OUTBOX_FULL,
     OUTBOX_STALE,
+    OUTBOX_TOTAL,
     REQUEST_TOO_BIG,
+    REVOKED,
     SHUTDOWN,
+    TOKEN_EXPIRED,
     VANISHED,
     Ending,
 )
+from broker.headers import NOSNIFF
 from broker.timestamp import timestamp
 
 _IGNORED_BYTES_MAX = 64 * 1024
+_UNTOLD_MAX = 100
 
 
 def stream_head(chunked: bool, cors: dict[str, str]) -> bytes:
@@ -41,6 +47,7 @@ def stream_head(chunked: bool, cors: dict[str, str]) -> bytes:
         "Content-Type: text/event-stream",
         "Cache-Control: no-cache, no-transform",
         "X-Accel-Buffering: no",
+        NOSNIFF,
         "Connection: keep-alive" if chunked else "Connection: close",
     ]
     if chunked:
@@ -72,6 +79,8 @@ class AnswerStream:
     _chunked: bool
     _head: bytes
     _ignored: int = field(init=False, default=0)
+    # `connected` comes first: what is for the user before that waits.
+    _untold: list[bytes] | None = field(init=False, factory=list)
 
     def receive(self, data: bytes) -> None:
         self._ignored += len(data)
@@ -104,6 +113,18 @@ class AnswerStream:
             "timestamp": timestamp(time.time()),
         }
         self.send(eventstream.block(msgspec.json.encode(greeting), id=id))
+        untold, self._untold = self._untold or (), None
+        for event in untold:
+            self.tell(event)
+
+    def tell(self, event: bytes) -> None:
+        """Send an event that is for the client's user, on no channel."""
+        if self._untold is None:
+            self.send(eventstream.block(event), 1)
+        elif len(self._untold) < _UNTOLD_MAX:
+            self._untold.append(event)
+        else:
+            self._client.end(OUTBOX_FULL)
 
     def send(self, data: bytes, events: int = 0) -> None:
         """Send whole blocks, which hold `events` events of a channel. Never waits, raises nothing."""
@@ -126,6 +147,12 @@ def _slow_words(bounds: Sse) -> bytes:
     return failure("client too slow: events were dropped; reconnect to go on")
 
 
+def _named(ending: Ending, message: str) -> bytes:
+    """The last event of a stream, called as its ending."""
+    body = {"type": ending.name, "message": message, "timestamp": timestamp(time.time())}
+    return eventstream.block(msgspec.json.encode(body), event=ending.name)
+
+
 def _no_words(bounds: Sse) -> bytes:
     return b""
 
@@ -134,5 +161,9 @@ _LAST_WORDS: dict[Ending, Callable[[Sse], bytes]] = {
     SHUTDOWN: _shutdown_words,
     OUTBOX_FULL: _slow_words,
     OUTBOX_STALE: _slow_words,
+    OUTBOX_TOTAL: _slow_words,
+    TOKEN_EXPIRED: lambda bounds: _named(TOKEN_EXPIRED, "the token expired; come back with a new one"),
+    REVOKED: lambda bounds: _named(REVOKED, "the token was revoked; get a new one"),
+    DISCONNECTED: lambda bounds: _named(DISCONNECTED, "disconnected by the operator"),
     INTERNAL_ERROR: lambda bounds: failure("internal error; it is in the daemon's log"),
 }

@@ -19,9 +19,22 @@ import structlog
 import trio
 from attrs import Factory, define, field, frozen
 
+from broker.auth.identity import Identity
 from broker.config.sections import Clients
-from broker.ending import COMPLETE, INTERNAL_ERROR, LEFT, OUTBOX_FULL, OUTBOX_STALE, SHUTDOWN, VANISHED, Ending
+from broker.ending import (
+    COMPLETE,
+    INTERNAL_ERROR,
+    LEFT,
+    OUTBOX_FULL,
+    OUTBOX_STALE,
+    OUTBOX_TOTAL,
+    SHUTDOWN,
+    VANISHED,
+    Ending,
+)
 from broker.outbox import Outbox
+from broker.outboxpool import OutboxPool
+from broker.sealedoutbox import outbox_for
 
 RECEIVE_BYTES = 16 * 1024
 
@@ -51,6 +64,9 @@ class Conversation(Protocol):
     def channel_names(self) -> list[str]:
         """The channels that the client is on."""
 
+    def tell(self, event: bytes) -> None:
+        """Send an event that is for the client's user, on no channel."""
+
     def closed(self) -> None:
         """Leave every channel. Runs under cancellation too."""
 
@@ -76,34 +92,38 @@ class Client:
     Args:
         socket: non-blocking; owned from here on.
         transport: `websocket` or `sse`.
+        identity: who it is; `Clientele.identify` changes it.
     """
 
     id: str
     transport: str
-    user_id: str | None
+    identity: Identity
     _socket: socket.socket
     _bounds: Clients
     connected_at: float = Factory(time.time)
     conversation: Conversation = field(init=False)
     outbox: Outbox = field(init=False)
     ending: Ending | None = field(init=False, default=None)
+    _due: tuple[float, Ending] | None = field(init=False, default=None)
     _scope: trio.CancelScope | None = field(init=False, default=None)
 
-    async def run(self, converse: Callable[[Client], Conversation]) -> Ending:
+    async def run(self, converse: Callable[[Client], Conversation], pool: OutboxPool | None = None) -> Ending:
         """Serve the client until it ends. Runs until then, or until cancelled.
 
         Args:
             converse: makes the conversation once the outbox is there.
+            pool: what may wait for all clients together; None for no such bound.
         """
         abort = True
         async with trio.open_nursery() as nursery:
-            self.outbox = Outbox(
+            self.outbox = outbox_for(
                 self._socket,
                 nursery,
                 self.end,
                 self._bounds.outbox_max_bytes,
                 self._bounds.outbox_max_age_seconds,
                 self._bounds.patience_seconds,
+                pool=pool,
             )
             conversation = self.conversation = converse(self)
             try:
@@ -130,6 +150,18 @@ class Client:
             if self._scope is not None:
                 self._scope.cancel()
 
+    def end_at(self, due: float, ending: Ending) -> None:
+        """Have the client end at a time, in loop seconds, unless `spare` is called first. Before it runs."""
+        self._due = due, ending
+
+    def spare(self) -> None:
+        """Take `end_at` back."""
+        self._due = None
+
+    @property
+    def user_id(self) -> str | None:
+        return self.identity.user_id
+
     def statistics(self) -> ClientStatistics:
         last = None
         if self.outbox.events:
@@ -149,7 +181,7 @@ class Client:
         conversation, sock = self.conversation, self._socket
         wake_at = conversation.opened()
         while self.ending is None:
-            with trio.CancelScope(deadline=wake_at) as self._scope:
+            with trio.CancelScope(deadline=wake_at if self._due is None else min(wake_at, self._due[0])) as self._scope:
                 while self.ending is None:
                     await trio.lowlevel.wait_readable(sock)
                     try:
@@ -164,6 +196,8 @@ class Client:
                     else:
                         self.end(LEFT)
             now = trio.current_time()
+            if self._due is not None and now >= self._due[0]:
+                self.end(self._due[1])
             if self.ending is None and now >= wake_at:
                 wake_at = conversation.pulse(now)
 
@@ -172,7 +206,7 @@ class Client:
         assert self.ending is not None
         if self.ending is VANISHED:
             return False
-        slow = self.ending in (OUTBOX_FULL, OUTBOX_STALE)
+        slow = self.ending in (OUTBOX_FULL, OUTBOX_STALE, OUTBOX_TOTAL)
         data = self.conversation.goodbye(self.ending)
         self.outbox.finish(data, drop_unsent=slow)
         # Who has done nothing wrong may read what is queued as slowly as ever.

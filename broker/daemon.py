@@ -19,37 +19,50 @@ import structlog
 import trio
 from attrs import frozen
 
+from broker import figures
+from broker.auth.revocation import Revocations
+from broker.auth.rules import RuleBook
 from broker.census import Census
 from broker.clientele import Clientele
 from broker.config.address import Address
 from broker.config.sections import Config
 from broker.config.sources import Effective
 from broker.config.types import TypeOptions
-from broker.cors import LOOPBACK
+from broker.control import Control
 from broker.demo import publish_demo
-from broker.door import Door, Route
+from broker.door import Door
 from broker.ending import SHUTDOWN
 from broker.errors import ConfigError, Problem, UpstreamRefused
 from broker.evaluationdoor import EvaluationDoor
+from broker.forwarded import Proxies
+from broker.gate import Gate
 from broker.history.history import History
 from broker.history.keys import Keys
 from broker.hub import Hub
 from broker.inquiry import PATHS as EVALUATION_PATHS
+from broker.intake import Intake
+from broker.keysource import KeySource
 from broker.ledger.ledger import Ledger
 from broker.listening import open_listeners
 from broker.openfiles import connections_for, raise_open_file_limit
+from broker.origins import LOOPBACK, Origins
+from broker.publishing import Publishing
+from broker.reception import Reception, Route
 from broker.sse import SseDoor
 from broker.stream import ROOT as STREAM_ROOT
 from broker.stream import EndedStreams
+from broker.tls import Certificate
 from broker.topic.topic import Terms, Topic
 from broker.topic.trail import Trail
+from broker.turnstile import Turnstile
 from broker.upstream.commands import CommandLink
 from broker.upstream.embedded import EmbeddedServer, open_embedded
 from broker.upstream.link import Link
 from broker.upstream.recorder import Recorder
 from broker.upstream.unrecorded import Unrecorded
-from broker.web.publishing import Publishing
+from broker.web.http2 import Http2
 from broker.web.server import WebServer
+from broker.web.services import Services
 from broker.websocket import WebSocketDoor
 
 log = structlog.get_logger(__name__)
@@ -84,6 +97,7 @@ async def run_daemon(effective: Effective, *, dev: bool, on_ready: Callable[[Rea
     if dev:
         config = _for_development(config)
     max_connections = connections_for(raise_open_file_limit(), config.clients.max_connections)
+    certificate = Certificate(config.listen_tls) if config.listen_tls.certificate else None
     with open_listeners(config.listen, config.listen_tls, effective.origins["listen.addresses"]) as listeners:
         async with (
             _open_signals() as (stopping, ready),
@@ -111,9 +125,35 @@ async def run_daemon(effective: Effective, *, dev: bool, on_ready: Callable[[Rea
                 lambda name: ended.add(name, trio.current_time()),
             )
             hub = Hub(link, lambda name: _topic(name, _options(config, name), terms, history), terms.books)
-            clientele = Clientele()
+            clientele = Clientele(config.limits)
+            origins = Origins(config.listen.allowed_origins, bool(config.auth.cookie))
             served = _served_types(config)
-            websockets = WebSocketDoor(hub, clientele, config.clients, config.websocket, served, lambda: link.is_away)
+            rules = RuleBook(config.rules, config.declared_types)
+            keys_of_tokens = KeySource(config.auth)
+            gate = Gate(config.auth, config.rules, keys_of_tokens, origins, Revocations())
+            publishing = Publishing(commands, config, rules)
+            intake = Intake(publishing)
+            control = Control(
+                hub,
+                clientele,
+                gate,
+                commands,
+                config.redis.channel_prefix,
+                config.auth.revocation_seconds,
+                lambda: link.statistics().outages,
+            )
+            websockets = WebSocketDoor(
+                hub,
+                clientele,
+                gate,
+                rules,
+                intake,
+                config.clients,
+                config.websocket,
+                config.limits,
+                served,
+                lambda: link.is_away,
+            )
             streams = SseDoor(
                 hub,
                 history,
@@ -122,36 +162,47 @@ async def run_daemon(effective: Effective, *, dev: bool, on_ready: Callable[[Rea
                 config.clients,
                 config.sse,
                 served,
-                config.listen.allowed_origins,
+                gate,
+                rules,
+                origins,
                 ended,
                 lambda: link.is_away,
             )
             ledger = Ledger(commands, config.redis.channel_prefix)
             evaluations = EvaluationDoor(
-                hub, clientele, ledger, config.clients, config.sse, config.evaluations, config.listen.allowed_origins
+                hub, clientele, ledger, config.clients, config.sse, config.evaluations, gate, rules, origins
             )
-            publishing = Publishing(commands, config)
             census = Census(
                 hub,
                 clientele,
                 {
                     "publishing": publishing.statistics,
+                    "auth": gate.statistics,
+                    "limits": lambda: figures.limits_of(door, reception, clientele, websockets),
+                    "control": control.statistics,
                     "evaluations": evaluations.statistics,
                     "history": lambda: {**history.statistics(), **recorder.statistics()},
-                    "connections": lambda: _connections(door),
+                    "connections": lambda: figures.connections_of(door, reception),
+                    "outboxes": lambda: figures.outboxes_of(clientele),
+                    **({"tls": lambda: figures.tls_of(certificate, http2)} if certificate is not None else {}),
                 },
             )
-            web = WebServer(census, publishing, config.listen.allowed_origins)
-            door = Door(
-                config.listen,
+            web = WebServer(Services(census, publishing, gate, rules, control, origins, config.listen.allowed_origins))
+            reception = Reception(
                 (
                     Route("/ws", websockets.serve, exact=True),
                     *(Route(path, evaluations.serve) for path in EVALUATION_PATHS),
                     Route(STREAM_ROOT, streams.serve),
                     Route("", web.serve),
                 ),
-                max_connections,
+                Proxies(config.listen.trusted_proxies),
+                Turnstile(config.limits),
+                origins,
+                is_open=not gate.is_on,
+                logs_requests=config.log.requests == "on",
             )
+            http2 = Http2(config.clients.patience_seconds)
+            door = Door(config.listen, reception, max_connections, certificate, http2.serve)
             unrecorded = Unrecorded(hub, link)
             hub.on_recorded = unrecorded.heard_recorded
             recorder = Recorder(
@@ -172,6 +223,11 @@ async def run_daemon(effective: Effective, *, dev: bool, on_ready: Callable[[Rea
             life.start_soon(reads.serve)
             await life.start(history.serve, hub)
             await life.start(recorder.serve)
+            await life.start(keys_of_tokens.serve)
+            await life.start(gate.serve)
+            await life.start(control.serve)
+            life.start_soon(intake.serve)
+            life.start_soon(clientele.keep_time)
             life.start_soon(evaluations.keep_time)
             if dev:
                 life.start_soon(partial(publish_demo, config.redis.url, channel_prefix=config.redis.channel_prefix))
@@ -190,6 +246,9 @@ async def run_daemon(effective: Effective, *, dev: bool, on_ready: Callable[[Rea
                         )
                     )
                     web.load()
+                    if certificate is not None:
+                        http2.load()
+                        life.start_soon(certificate.watch)
                     _settle_memory()
                     await stopping.wait()
                     log.info("stopping", clients=len(clientele), drain_seconds=config.daemon.drain_seconds)
@@ -273,18 +332,6 @@ def _topic(name: bytes, options: TypeOptions, terms: Terms, history: History) ->
     if options.keeps_history:
         return Trail(name, options.slow_policy, terms, historian=history)
     return Topic(name, options.slow_policy, terms)
-
-
-def _connections(door: Door) -> dict[str, int]:
-    """The door's counts as the stats show them."""
-    counts = door.statistics()
-    return {
-        "open": counts.connections,
-        "max": door.max_connections,
-        "accepted": counts.accepted,
-        "refusedBusy": counts.refused_busy,
-        "failed": counts.failed,
-    }
 
 
 def _settle_memory() -> None:

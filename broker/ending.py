@@ -82,6 +82,57 @@ OUTBOX_STALE = Ending(
     "client",
     "A byte waited longer than `clients.outbox_max_age_seconds` for the client to read it.",
 )
+OUTBOX_TOTAL = Ending(
+    "outbox_total",
+    4003,
+    "too many bytes waiting for all clients",
+    True,
+    "client",
+    "More than `limits.outbox_total_bytes` waited for all clients together, and most of it for this one.",
+)
+DISCONNECTED = Ending(
+    "disconnected",
+    4006,
+    "disconnected by the operator",
+    False,
+    "server",
+    "`POST /api/realtime/disconnect` named the client, its user or a channel of its.",
+)
+TOO_MANY_COMMANDS = Ending(
+    "too_many_commands",
+    4008,
+    "too many messages",
+    True,
+    "client",
+    "More messages and pings than `limits.commands_per_second` allows, or too many while a token was looked at.",
+)
+UNAUTHENTICATED = Ending(
+    "unauthenticated",
+    4401,
+    "no valid token in time",
+    False,
+    "client",
+    "No valid token came within `auth.authenticate_seconds`; come back with one.",
+)
+TOKEN_EXPIRED = Ending(
+    "token_expired",
+    4402,
+    "token expired",
+    True,
+    "client",
+    "The token is over and was not renewed; come back with a new one.",
+)
+REVOKED = Ending(
+    "revoked", 4403, "token revoked", False, "server", "The token, or all tokens of its user, were revoked."
+)
+TOO_MANY_CONNECTIONS = Ending(
+    "too_many_connections",
+    4429,
+    "too many connections",
+    True,
+    "client",
+    "The user that the token names has `limits.connections_per_user` connections already.",
+)
 UPSTREAM_REFUSED = Ending(
     "upstream_refused", None, "", False, "server", "Redis does not let the daemon listen to the stream's channel."
 )
@@ -101,6 +152,13 @@ ENDINGS = (
     SHUTDOWN,
     OUTBOX_FULL,
     OUTBOX_STALE,
+    OUTBOX_TOTAL,
+    DISCONNECTED,
+    TOO_MANY_COMMANDS,
+    UNAUTHENTICATED,
+    TOKEN_EXPIRED,
+    REVOKED,
+    TOO_MANY_CONNECTIONS,
     UPSTREAM_REFUSED,
     REQUEST_TOO_BIG,
 )

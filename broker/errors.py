@@ -6,6 +6,7 @@
     ├── ListenError         an address that cannot be listened on
     ├── UpstreamError       Redis cannot be used: refused, unreachable, or gone
     │   └── UpstreamRefused     it answered, and said no: password, rights, database
+    ├── TokenRefused        a token that does not count; its reason is a stable word
     ├── EventError          an event that is not what its class says: names the field and its value
     ├── PublishError        the publisher library, asked to confirm: an event that Redis did not take
     ├── EvaluationError     an evaluation that cannot go on; its message is what the client is told
@@ -63,6 +64,21 @@ class UpstreamError(BrokerError):
 
 class UpstreamRefused(UpstreamError):
     """Redis answered and refused: trying again with the same settings cannot help."""
+
+
+class TokenRefused(BrokerError):
+    """A token that does not count. `str()` is a sentence for whoever sent it: nothing of the token is in it
+    but names, escaped and cut.
+
+    Args:
+        reason: one of malformed, too_long, critical_header, wrong_type, algorithm, unknown_key, bad_signature,
+            expired, not_yet, no_expiry, wrong_issuer, wrong_audience, no_subject, bad_claim; revoked; of an API
+            key unknown_api_key.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class EventError(BrokerError):

@@ -20,19 +20,24 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 import trio
-from attrs import Factory, define, field
+from attrs import define, field
 
-from broker import eventstream
-from broker.answerstream import AnswerStream, failure, failure_body, stream_head
+from broker.answerstream import failure, failure_body, stream_head
+from broker.auth.identity import OPEN, Identity
+from broker.auth.rules import RuleBook, check_rights
+from broker.channel import Channel
 from broker.client import Client
 from broker.clientele import Clientele
 from broker.config.sections import Clients, Evaluations, Sse
-from broker.cors import cors_headers, preflight_headers
 from broker.ending import COMPLETE
 from broker.errors import UpstreamError
+from broker.evaluationstream import Bell, EvaluationStream
+from broker.gate import Gate
 from broker.hub import Hub
 from broker.inquiry import (
+    COUNCIL_SCORE,
     KINDS,
+    PATHS,
     Inquiry,
     InquiryRefused,
     Watch,
@@ -43,10 +48,9 @@ from broker.inquiry import (
 )
 from broker.ledger.evaluation import OVER, Sight, new_id
 from broker.ledger.ledger import PAGE_BYTES, Ledger
-from broker.position import Start
+from broker.origins import Origins
 from broker.request import Request, RequestRefused, answer
 from broker.visit import Visit
-from broker.wireformat import WireFormat
 
 _PAGE_EVENTS = 200
 # A watcher looks by itself at least this often: that is how it says that it is still there, and how a death is found.
@@ -68,9 +72,6 @@ T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
-# What is published is not delivered from here: the door is only woken by it.
-_RING = b"."
-_BELL = WireFormat("bell", lambda payloads, name: _RING, lambda name, run: _RING, lambda name, gap: _RING)
 
 
 @define(eq=False)
@@ -83,17 +84,19 @@ class EvaluationDoor:
     _clients: Clients
     _sse: Sse
     _bounds: Evaluations
-    _cors_origins: tuple[str, ...]
+    _gate: Gate
+    _rules: RuleBook
+    _origins: Origins
     _complained_at: float = field(init=False, default=float("-inf"))
     _started: Counter[str] = field(init=False, factory=Counter)
     _refused: Counter[str] = field(init=False, factory=Counter)
 
     async def serve(self, visit: Visit, request: Request) -> bool:
-        origin = (request.header(b"origin") or b"").decode("latin-1") or None
-        cors = cors_headers(origin, self._cors_origins)
+        origin = request.text(b"origin")
+        cors = self._origins.cors_headers(origin)
         try:
             if request.method == "OPTIONS":
-                preflight = preflight_headers(origin, self._cors_origins, _METHODS)
+                preflight = self._origins.preflight_headers(origin, _METHODS)
                 await visit.write(answer(204, b"", {"Allow": _METHODS, **preflight}))
             elif request.method == "GET":
                 await self._get(visit, request, cors)
@@ -130,9 +133,10 @@ class EvaluationDoor:
             await visit.write(answer(204, b"", cors))
             return
         watch = watch_of(request.path, last_event_id)
+        identity = await self._admit(visit, request, watch)
         try:
             if watch is None:
-                watch = await self._start(inquiry_from_query(request.path, query))
+                watch = await self._start(inquiry_from_query(request.path, query), identity)
             sight = await self._insist(self._ledger.follow, watch.kind, watch.id, watch.offset, 1)
         except InquiryRefused as refused:
             await self._fail(visit, cors, failure(str(refused), id=_REFUSED_ID))
@@ -145,12 +149,12 @@ class EvaluationDoor:
             self._complain(error)
             await self._fail(visit, cors, failure(_AWAY))
             return
-        await self._stream(visit, request, cors, watch, sight, dict(query).get("userId"))
+        await self._stream(visit, request, cors, watch, sight, identity)
 
     async def _post(self, visit: Visit, request: Request, cors: dict[str, str]) -> None:
         """Whoever can POST can read a status."""
         try:
-            watch, user_id = await self._ask(visit, request)
+            watch, identity = await self._ask(visit, request)
             sight = await self._insist(self._ledger.follow, watch.kind, watch.id, watch.offset, 1)
         except InquiryRefused as refused:
             raise RequestRefused(400, str(refused), f"Send {example_of(request.path)}.") from None
@@ -159,19 +163,41 @@ class EvaluationDoor:
         except UpstreamError as error:
             self._complain(error)
             raise RequestRefused(503, _AWAY, "Try again in a moment.", {"Retry-After": "1"}) from None
-        await self._stream(visit, request, cors, watch, sight, user_id)
+        await self._stream(visit, request, cors, watch, sight, identity)
 
-    async def _ask(self, visit: Visit, request: Request) -> tuple[Watch, str | None]:
+    async def _ask(self, visit: Visit, request: Request) -> tuple[Watch, Identity]:
         """What a POST is about, and for whom. Its body is let go here: the answer may take minutes."""
         watch = watch_of(request.path, request.last_event_id([]))
+        identity = await self._admit(visit, request, watch)
         body = await visit.read_body(request)
         if watch is not None:
-            return watch, None
+            return watch, identity
         inquiry = inquiry_from_body(request.path, body)
-        return await self._start(inquiry), inquiry.user_id
+        if identity.kind == OPEN:
+            identity = Identity(OPEN, inquiry.user_id)
+        return await self._start(inquiry, identity), identity
 
-    async def _start(self, inquiry: Inquiry) -> Watch:
+    async def _admit(self, visit: Visit, request: Request, watch: Watch | None) -> Identity:
+        """Who asks, and may: the evaluation's own channel decides, for a new one that of its kind.
+
+        Raises:
+            RequestRefused: who may not, and who has too many streams.
+        """
+        identity = await self._gate.identify(request)
+        visit.user_id = identity.user_id
+        if watch is None:
+            kind = next((kind for path, kind in PATHS.items() if request.path.startswith(path)), COUNCIL_SCORE)
+            channel = Channel(kind, "new")
+        else:
+            channel = Channel(watch.kind, watch.id)
+        check_rights(self._rules, identity, (channel,))
+        self._clientele.check_room(identity, "sse")
+        return identity
+
+    async def _start(self, inquiry: Inquiry, identity: Identity) -> Watch:
         id = new_id()
+        if identity.kind != OPEN and inquiry.user_id not in (None, identity.user_id):
+            raise RequestRefused(403, "userId names another user than the token", "Leave userId out.")
         bounds = self._bounds
         parameters = msgspec.json.encode(inquiry.parameters)
         ask = partial(
@@ -181,7 +207,7 @@ class EvaluationDoor:
             pending_max=bounds.pending_max,
         )
         # The id is ours, so asking again starts nothing twice.
-        started = await self._insist(ask, inquiry.kind, id, parameters, inquiry.user_id)
+        started = await self._insist(ask, inquiry.kind, id, parameters, identity.user_id)
         if not started:
             self._refused[inquiry.kind] += 1
             raise _TooMany(f"{bounds.pending_max} evaluations are waiting or running, as many as may; try again later")
@@ -211,7 +237,7 @@ class EvaluationDoor:
         cors: dict[str, str],
         watch: Watch,
         sight: Sight | None,
-        user_id: str | None,
+        identity: Identity,
     ) -> None:
         if sight is None or watch.offset > sight.offset:
             if watch.resumed and request.method == "GET":
@@ -223,7 +249,7 @@ class EvaluationDoor:
             await visit.write(answer(204, b"", cors))
             return
         visit.hand_over()
-        client = Client(f"sse_{os.urandom(8).hex()}", "sse", user_id, visit.socket, self._clients)
+        client = Client(f"sse_{os.urandom(8).hex()}", "sse", identity, visit.socket, self._clients)
         chunked = request.http_version == b"1.1"
         bell = Bell()
 
@@ -273,7 +299,7 @@ class EvaluationDoor:
                     return
                 if sight.events:
                     offset = sight.events[-1].offset
-                    if stream.tell(sight):
+                    if stream.show(sight):
                         client.end(COMPLETE)
                         return
                     await self._flush(client, watch, look_seconds)
@@ -305,78 +331,3 @@ class EvaluationDoor:
 
 class _TooMany(Exception):
     """As many evaluations as may be are queued or running."""
-
-
-@define(eq=False)
-class Bell:
-    """Rung by whatever is published on the evaluation's channel. An outlet of the hub."""
-
-    opened: trio.Event = Factory(trio.Event)
-    backlog_bytes: int = 0
-    _rung: trio.Event = Factory(trio.Event)
-
-    def deliver(self, data: bytes, events: int, now: float) -> None:
-        self._rung.set()
-
-    def offer(self, data: bytes, events: int, now: float, most: int) -> bool:
-        self._rung.set()
-        return True
-
-    def quieten(self) -> None:
-        if self._rung.is_set():
-            self._rung = trio.Event()
-
-    async def wait(self, seconds: float) -> None:
-        with trio.move_on_after(seconds):
-            await self._rung.wait()
-
-
-@define(eq=False)
-class EvaluationStream(AnswerStream):
-    """One watcher of one evaluation."""
-
-    _hub: Hub
-    _watch: Watch
-    _bell: Bell
-    _name: bytes = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._name = f"{self._watch.kind}:{self._watch.id}".encode()
-
-    @property
-    def outlet(self) -> Bell:
-        return self._bell
-
-    def opened(self) -> float:
-        self._hub.join(self, (self._name,), _BELL, {}, trio.current_time())
-        # With an id, so that who is cut off before the first event comes back to this evaluation.
-        self.greet(id=f"{self._watch.id}:{self._watch.offset}", evaluationId=self._watch.id)
-        self._bell.opened.set()
-        return trio.current_time() + self._bounds.keep_alive_seconds
-
-    def tell(self, sight: Sight) -> bool:
-        """Send events. Returns whether the last one was among them."""
-        blocks = []
-        over = False
-        for answered in sight.events:
-            id = f"{self._watch.id}:{answered.offset}"
-            blocks.append(eventstream.block(answered.event, event=answered.name or None, id=id))
-            over = over or bool(answered.name)
-        self.send(b"".join(blocks), len(blocks))
-        return over
-
-    @property
-    def channel_names(self) -> list[str]:
-        return [self._name.decode()]
-
-    def closed(self) -> None:
-        self._hub.leave(self, self._name)
-
-    def joined(self, names: tuple[bytes, ...], starts: Mapping[bytes, Start]) -> None:
-        self._bell.deliver(b"", 0, 0.0)
-
-    def refused(self, name: bytes, why: str) -> None:
-        """Without its bell the stream still looks by itself."""
-
-    def stream_ended(self, name: bytes) -> None:
-        """Its end is in the ledger, not in the channel."""

@@ -26,6 +26,9 @@ from broker.topic.topic import Subscriber as TopicSubscriber
 from broker.topic.trail import Trail
 from broker.wireformat import WireFormat
 
+# Channels on which daemons talk to each other: nobody's subscriptions, so they are not counted.
+INTERNAL = b"broker:"
+
 
 class Subscriber(TopicSubscriber, Protocol):
     """What the hub tells one client."""
@@ -256,10 +259,10 @@ class Hub:
         return [entry.topic for entry in self._entries.values() if isinstance(entry.topic, Trail)]
 
     def names(self) -> list[str]:
-        return [name.decode() for name in self._entries]
+        return [name.decode() for name in self._entries if not name.startswith(INTERNAL)]
 
     def statistics(self) -> HubStatistics:
-        topics = [entry.topic for entry in self._entries.values()]
+        topics = [entry.topic for name, entry in self._entries.items() if not name.startswith(INTERNAL)]
         books = self.books
         return HubStatistics(
             len(topics),

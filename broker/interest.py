@@ -170,9 +170,9 @@ class Interest:
         """
         return not self._to_restore
 
-    def live_count(self) -> int:
-        """How many channels Redis delivers now."""
-        return sum(entry.live for entry in self._entries.values())
+    def live_count(self, besides: bytes | None = None) -> int:
+        """How many channels Redis delivers now, but for those that begin with `besides`."""
+        return sum(entry.live for name, entry in self._entries.items() if not besides or not name.startswith(besides))
 
     def __len__(self) -> int:
         return len(self._entries)

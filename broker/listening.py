@@ -11,8 +11,9 @@ import socket
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from ipaddress import ip_address
 
-from attrs import frozen
+from attrs import field, frozen
 
 from broker.config.access import ListenTls
 from broker.config.address import Address
@@ -27,11 +28,17 @@ class Listener:
     Args:
         is_tls: connections begin with a TLS handshake.
         expects_proxy: connections begin with a PROXY protocol header, before anything else.
+        is_loopback: only this machine can connect, and by TCP; no browser can to a unix socket.
     """
 
     socket: socket.socket
     is_tls: bool = False
     expects_proxy: bool = False
+    is_loopback: bool = field(init=False)
+
+    @is_loopback.default
+    def _(self) -> bool:
+        return self.socket.family != socket.AF_UNIX and ip_address(self.socket.getsockname()[0]).is_loopback
 
     @property
     def name(self) -> str:

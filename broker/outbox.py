@@ -8,7 +8,9 @@ Laws: `deliver` and `offer` never wait and never raise. Bounded in bytes (`max_b
 that alone is larger) and in the age of the oldest byte (who is served as slowly as it reads: in the time
 since it took anything); over either bound `on_trouble` is told the
 ending, once, and nothing more is queued. The outbox owns the descriptor from its making to `close`:
-closed means that no late delivery can reach a reused number.
+closed means that no late delivery can reach a reused number. What waits counts in the pool of all outboxes.
+
+Over TLS it is a `SealedOutbox`, which changes the three methods that write.
 
 Concurrency: everything but `flush` and the writer is synchronous; one trio thread.
 """
@@ -26,6 +28,7 @@ import trio
 from attrs import define, field
 
 from broker.ending import OUTBOX_FULL, OUTBOX_STALE, VANISHED, Ending
+from broker.outboxpool import OutboxPool, PoolShare
 
 _write = os.write
 _BUFFERS_PER_WRITE = 64
@@ -41,6 +44,7 @@ class Outbox:
         on_trouble: told why the client must go. Called from within `deliver`; must not deliver.
         patience_seconds: how long a client that was offered what it had no room for may take nothing at all.
         on_drained: told when nothing waits any more, after an offer was refused. May deliver.
+        pool: what may wait in all outboxes together; None for no such bound.
     """
 
     _socket: socket.socket
@@ -50,6 +54,8 @@ class Outbox:
     _max_age_seconds: float
     _patience_seconds: float = math.inf
     on_drained: Callable[[], None] = field(default=lambda: None)
+    _pool: OutboxPool | None = None
+    _share: PoolShare | None = field(init=False, default=None)
     _fd: int = field(init=False)
     _queue: deque[tuple[float, bytes | memoryview]] | None = field(init=False, default=None)
     _emptied: trio.Event | None = field(init=False, default=None)
@@ -65,6 +71,8 @@ class Outbox:
 
     def __attrs_post_init__(self) -> None:
         self._fd = self._socket.fileno()
+        if self._pool is not None:
+            self._share = self._pool.share(self._end_for_all)
 
     def deliver(self, data: bytes, events: int, now: float) -> None:
         """Send `data`, which holds `events` events. Never waits, raises nothing.
@@ -122,11 +130,7 @@ class Outbox:
             return
         now = trio.current_time()
         if drop_unsent and self._queue:
-            then, head = self._queue.popleft()
-            self._queue.clear()
-            # A memoryview is the rest of something begun; whole bytes can go without tearing a frame.
-            if isinstance(head, memoryview):
-                self._queue.append((then, head))
+            self._queue = deque(islice(self._queue, self._begun()))
         if data and self._queue is None:
             self.send(data, now)
         elif data and self._queue is not None:
@@ -136,6 +140,7 @@ class Outbox:
             self._queue = deque()
         self.queued_bytes = sum(len(part) for _, part in self._queue)
         self._finished = True
+        self._tell_pool()
         self._start_writer()
 
     async def flush(self) -> None:
@@ -156,6 +161,7 @@ class Outbox:
         self._queue = deque()
         self._finished = True
         self.queued_bytes = 0
+        self._tell_pool()
         close_socket(self._socket, abort=abort)
 
     def _begin_queue(self, data: bytes, written: int, now: float) -> None:
@@ -163,6 +169,7 @@ class Outbox:
         self._queue = deque(((now, rest),))
         self.queued_bytes = len(rest)
         self._start_writer()
+        self._tell_pool()
 
     def _enqueue(self, data: bytes, now: float) -> None:
         if self._finished:
@@ -173,6 +180,21 @@ class Outbox:
         assert self._queue is not None
         self._queue.append((now, data))
         self.queued_bytes += len(data)
+        self._tell_pool()
+
+    def _begun(self) -> int:
+        """So many items at the head of the queue are on the wire in part: without their rest a frame would be torn."""
+        # A memoryview is the rest of something begun; whole bytes can go.
+        return 1 if self._queue and isinstance(self._queue[0][1], memoryview) else 0
+
+    def _tell_pool(self) -> None:
+        if self._share is not None:
+            self._share.change(self.queued_bytes)
+
+    def _end_for_all(self, ending: Ending) -> None:
+        """The pool has too much, and most of it is here; it does not count this outbox any more."""
+        self._share = None
+        self._trouble(ending)
 
     def _trouble(self, ending: Ending) -> None:
         if self._finished:
@@ -203,6 +225,7 @@ class Outbox:
             try:
                 self._write_some()
                 self._written_at = trio.current_time()
+                self._tell_pool()
             except BlockingIOError:
                 continue
             except OSError:

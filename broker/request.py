@@ -17,6 +17,8 @@ import httptools
 import msgspec
 from attrs import define, field, frozen
 
+from broker.headers import SECURITY_HEADERS
+
 # Labels of at most 63 bytes, none empty but the last (RFC 1035, 2.3.4): werkzeug fails on others.
 _LABEL = rb"[A-Za-z0-9\-_~%!$&'()*+,;=]{1,63}"
 _HOST = re.compile(rb"(?:(?:%b\.)*(?:%b)?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?" % (_LABEL, _LABEL))
@@ -37,13 +39,21 @@ class RequestRefused(Exception):
 
 @frozen
 class Request:
-    """One request head. Header names are lower case; values are the bytes that were sent."""
+    """One request head. Header names are lower case; values are the bytes that were sent.
+
+    Args:
+        address: the client's IP address as the door knows it, also from behind a trusted proxy; None where it is not
+            known: a unix socket.
+        scheme: http or https, as the client asked; None where nobody who is trusted says it.
+    """
 
     method: str
     target: bytes
     http_version: bytes
     headers: tuple[tuple[bytes, bytes], ...]
     upgrades_to_websocket: bool = False
+    address: str | None = None
+    scheme: str | None = None
 
     @property
     def path(self) -> str:
@@ -72,6 +82,16 @@ class Request:
             if key == name:
                 return value
         return None
+
+    def text(self, name: bytes) -> str | None:
+        """The first header of that lower-case name as text; None where it is missing or empty."""
+        value = self.header(name)
+        return value.decode("latin-1") if value else None
+
+    @property
+    def host(self) -> str:
+        """The Host header; empty where there is none (HTTP/1.0)."""
+        return self.text(b"host") or ""
 
     def tokens(self, name: bytes) -> frozenset[bytes]:
         """The comma-separated, lower-case tokens of every header of that name."""
@@ -288,6 +308,17 @@ def _refusal(error: httptools.HttpParserError) -> RequestRefused:
     return RequestRefused(400, f"malformed request: {error}", "Send an HTTP/1.1 request that RFC 9112 allows.")
 
 
+def unauthorized(detail: str, *, invalid: bool = False) -> RequestRefused:
+    """The answer to who has no token, or one that does not count. Source: RFC 6750, 3."""
+    challenge = 'Bearer realm="broker"' + (', error="invalid_token"' if invalid else "")
+    return RequestRefused(
+        401,
+        detail,
+        "Send a token: Authorization: Bearer <token>, or ?token= where headers cannot be set.",
+        {"WWW-Authenticate": challenge},
+    )
+
+
 def error_body(status: int, detail: str, hint: str) -> bytes:
     """The JSON of every error answer: `error` (the status in words), `detail`, `hint`."""
     return msgspec.json.encode({"error": HTTPStatus(status).phrase, "detail": detail, "hint": hint})
@@ -300,7 +331,7 @@ def answer(status: int, body: bytes, headers: Mapping[str, str]) -> bytes:
         lines.append("Content-Type: application/json")
     if status != HTTPStatus.NO_CONTENT:
         lines.append(f"Content-Length: {len(body)}")
-    lines += [f"{name}: {value}" for name, value in headers.items()]
+    lines += [f"{name}: {value}" for name, value in {**SECURITY_HEADERS, **headers}.items()]
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
 
 

@@ -16,16 +16,18 @@ from attrs import define, field
 
 from broker import eventstream
 from broker.answerstream import AnswerStream, failure, stream_head
+from broker.auth.rules import RuleBook, check_rights
 from broker.client import Client
 from broker.clientele import Clientele
 from broker.config.sections import Clients, Sse
-from broker.cors import cors_headers, preflight_headers
 from broker.cursor import Cursor, since_of
 from broker.ending import COMPLETE, UPSTREAM_REFUSED
 from broker.errors import UpstreamError
 from broker.gap import Gap
+from broker.gate import Gate
 from broker.history.history import History
 from broker.hub import Hub
+from broker.origins import Origins
 from broker.position import NOWHERE, Position, Since, Start
 from broker.request import Request, RequestRefused, answer
 from broker.run import Run
@@ -70,15 +72,17 @@ class SseDoor:
     _clients: Clients
     _sse: Sse
     _served: frozenset[str] | None
-    _cors_origins: tuple[str, ...]
+    _gate: Gate
+    _rules: RuleBook
+    _origins: Origins
     _ended: EndedStreams
     _is_upstream_away: Callable[[], bool]
 
     async def serve(self, visit: Visit, request: Request) -> bool:
-        origin = (request.header(b"origin") or b"").decode("latin-1") or None
-        cors = cors_headers(origin, self._cors_origins)
+        origin = request.text(b"origin")
+        cors = self._origins.cors_headers(origin)
         if request.method == "OPTIONS":
-            preflight = preflight_headers(origin, self._cors_origins, "GET")
+            preflight = self._origins.preflight_headers(origin, "GET")
             await visit.write(answer(204, b"", {"Allow": "GET", **preflight}))
             return False
         try:
@@ -86,14 +90,18 @@ class SseDoor:
                 raise RequestRefused(405, "streams are read with GET", "Use GET.", {"Allow": "GET"})
             query = request.query()
             stream = stream_of(request.path, query, self._served, self._sse.channels_max)
+            identity = await self._gate.identify(request)
+            visit.user_id = identity.user_id
+            check_rights(self._rules, identity, stream.channels)
+            last_id = request.last_event_id(query) or ""
+            if stream.finite and await self._has_ended(stream, last_id):
+                await visit.write(answer(204, b"", cors))
+                return False
+            self._clientele.check_room(identity, "sse")
         except RequestRefused as refused:
             refused.headers.update(cors)
             raise
-        last_id = request.last_event_id(query) or ""
-        if stream.finite and await self._has_ended(stream, last_id):
-            await visit.write(answer(204, b"", cors))
-            return False
-        client = Client(f"sse_{os.urandom(8).hex()}", "sse", dict(query).get("userId"), visit.socket, self._clients)
+        client = Client(f"sse_{os.urandom(8).hex()}", "sse", identity, visit.socket, self._clients)
         await self._stream(visit, client, stream, last_id, request.http_version == b"1.1", cors)
         return False
 

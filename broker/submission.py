@@ -1,9 +1,11 @@
 """A submission: what a service publishes over HTTP, and whether it may.
 
-    {"channel": "job_progress:42", "event": {...}}        or a list of these
+    {"channel": "job_progress:42", "event": {...}}        an event for a channel
+    {"user": "user_7", "event": {...}}                    an event for every connection of a user
+    or a list of these
 
 Laws: a submission is refused whole, before anything of it is published. An event goes to Redis as the
-bytes that were sent. Until there are tokens, who publishes must be on this machine: not behind a proxy
+bytes that were sent. Without authentication, who publishes must be on this machine: not behind a proxy
 that says so, and not a web page that the browser sent here (whatever it calls its host).
 
 Synchronous; no I/O.
@@ -12,7 +14,7 @@ Synchronous; no I/O.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -21,12 +23,14 @@ from attrs import frozen
 
 from broker.channel import Channel
 from broker.config.types import TypeOptions
-from broker.cors import LOOPBACK_HOSTS, cors_headers
 from broker.errors import ChannelError
 from broker.message import REFUSALS, explained, refusal
+from broker.origins import LOOPBACK_HOSTS, Origins, is_same_origin
 from broker.request import RequestRefused
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_USER = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{1,256}")
+USERS_CHANNEL = "broker:users"
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 _EXAMPLE = '{"channel": "job_progress:42", "event": {"type": "job_progress", ...}}'
 
@@ -40,8 +44,9 @@ class Item:
 
 
 class _Wire(msgspec.Struct):
-    channel: object
     event: msgspec.Raw
+    channel: object = None
+    user: object = None
 
 
 @frozen
@@ -49,34 +54,30 @@ class Origin:
     """Where a request comes from.
 
     Args:
-        peer, local: the two addresses of its connection, without ports; None for a unix socket.
+        peer: the client's address, without a port; None for a unix socket.
         headers: by lower-case name.
     """
 
     peer: str | None
-    local: str | None
     headers: Mapping[str, str]
 
     def check(self, cors_origins: Collection[str]) -> None:
         """Raises RequestRefused where whoever sends it is not known to be on this machine."""
-        if not (_is_loopback(self.peer) and _is_loopback(self.local)):
-            raise _forbidden(
-                f"publishing over HTTP is for loopback only, and this comes from {self.peer} to {self.local}"
-            )
+        if not _is_loopback(self.peer):
+            raise _forbidden(f"this is for whoever is on the daemon's machine, and comes from {self.peer}")
         for name in _FORWARDED:
             if name in self.headers:
-                raise _forbidden(f"publishing over HTTP is for this machine only, and a proxy forwards this ({name})")
+                raise _forbidden(f"this is for whoever is on the daemon's machine, and a proxy forwards it ({name})")
         host = self.headers.get("host", "")
-        if self.local is not None and not _is_loopback_host(host):
+        if self.peer is not None and not _is_loopback_host(host):
             raise _forbidden(f"the Host header {host[:80]!a} does not name this machine")
         origin = self.headers.get("origin")
         if origin is not None and not self._is_page_allowed(origin, host, cors_origins):
-            raise _forbidden(f"pages of {origin[:80]!a} may not publish")
+            raise _forbidden(f"pages of {origin[:80]!a} may not do this")
 
     def _is_page_allowed(self, origin: str, host: str, cors_origins: Collection[str]) -> bool:
         # Never `*`: any page on the web could then publish through the browser of whoever opens it.
-        exact = [allowed for allowed in cors_origins if allowed != "*"]
-        return origin == f"http://{host}" or "Access-Control-Allow-Origin" in cors_headers(origin, exact)
+        return is_same_origin(origin, host, "http") or Origins(tuple(cors_origins)).lists(origin)
 
 
 def submission_of(
@@ -86,11 +87,15 @@ def submission_of(
     serves_undeclared: bool,
     events_max: int,
     message_max_bytes: int,
+    objection: Callable[[Channel], str | None],
 ) -> list[Item]:
     """The events of a request's body, at least one.
 
+    Args:
+        objection: why the sender may not publish on a channel; None where it may.
+
     Raises:
-        RequestRefused: 400 or 413; the first thing that is wrong, with its path.
+        RequestRefused: 400, 403 or 413; the first thing that is wrong, with its path.
     """
     found = _decoded(body)
     if len(found) > events_max:
@@ -99,22 +104,52 @@ def submission_of(
         raise RequestRefused(400, "the list is empty", f"Send {_EXAMPLE}, or a list of these.")
     items = []
     for at, wire in found:
+        if (wire.user is None) == (wire.channel is None):
+            raise _bad(at, "must name either a channel or a user")
+        payload = bytes(wire.event)
+        if wire.user is not None:
+            user = _checked_user(wire.user, at)
+            _check_right(user_channel(user), f"{at}.user", objection)
+            _check_payload(payload, refusal, at, message_max_bytes)
+            items.append(user_item(user, payload))
+            continue
         try:
             channel = Channel.from_wire(wire.channel)
         except ChannelError as bad:
             raise _bad(f"{at}.channel", str(bad)) from None
-        options = types.get(channel.type)
-        if options is None and not serves_undeclared:
-            raise _bad(f"{at}.channel", f"channel type {channel.type} is not served here")
-        payload = bytes(wire.event)
-        if payload[:1] != b"{":
-            raise _bad(f"{at}.event", "not a JSON object")
-        check = REFUSALS[options.validate] if options else refusal
-        reason = check(payload, message_max_bytes)
-        if reason is not None:
-            raise _bad(f"{at}.event", f"{reason}: {explained(reason, payload) or f'at most {message_max_bytes} bytes'}")
-        items.append(Item(channel.name, payload))
+        _check_right(channel, f"{at}.channel", objection)
+        items.append(item_of(channel, payload, types, serves_undeclared, message_max_bytes, at))
     return items
+
+
+def item_of(
+    channel: Channel,
+    payload: bytes,
+    types: Mapping[str, TypeOptions],
+    serves_undeclared: bool,
+    message_max_bytes: int,
+    at: str = "$",
+) -> Item:
+    """An event for a channel, checked as the channel's type asks for.
+
+    Raises:
+        RequestRefused: 400; what is wrong, with its path.
+    """
+    options = types.get(channel.type)
+    if options is None and not serves_undeclared:
+        raise _bad(f"{at}.channel", f"channel type {channel.type} is not served here")
+    _check_payload(payload, REFUSALS[options.validate] if options else refusal, at, message_max_bytes)
+    return Item(channel.name, payload)
+
+
+def user_item(user: str, payload: bytes) -> Item:
+    """An event for every connection of a user, as the daemons take it from Redis."""
+    return Item(USERS_CHANNEL, b'{"user":%b,"event":%b}' % (msgspec.json.encode(user), payload))
+
+
+def user_channel(user: str) -> Channel:
+    """What rules for publishing call a user: `user:<id>`, whatever letters the id has."""
+    return Channel("user", user)
 
 
 def checked_key(text: str | None) -> str | None:
@@ -142,12 +177,34 @@ def _decoded(body: bytes) -> Sequence[tuple[str, _Wire]]:
         raise RequestRefused(400, f"the body is not JSON: {error}", f"Send {_EXAMPLE}, or a list of these.") from None
 
 
+def _checked_user(value: object, at: str) -> str:
+    if not isinstance(value, str) or not _USER.fullmatch(value):
+        raise _bad(f"{at}.user", "must be a text of 1 to 256 characters without control characters")
+    return value
+
+
+def _check_right(channel: Channel, where: str, objection: Callable[[Channel], str | None]) -> None:
+    why = objection(channel)
+    if why is not None:
+        raise RequestRefused(403, f"{where}: {why}", "Use a token or an API key that may publish there.")
+
+
+def _check_payload(payload: bytes, check: Callable[[bytes, int], str | None], at: str, message_max_bytes: int) -> None:
+    if payload[:1] != b"{":
+        raise _bad(f"{at}.event", "not a JSON object")
+    reason = check(payload, message_max_bytes)
+    if reason is not None:
+        raise _bad(f"{at}.event", f"{reason}: {explained(reason, payload) or f'at most {message_max_bytes} bytes'}")
+
+
 def _bad(where: str, what: str) -> RequestRefused:
     return RequestRefused(400, f"{where}: {what}", "Nothing was published; mend it and send all again.")
 
 
 def _forbidden(why: str) -> RequestRefused:
-    return RequestRefused(403, why, "Publish on the daemon's own machine, to 127.0.0.1 or localhost, or through Redis.")
+    return RequestRefused(
+        403, why, "Do it on the daemon's own machine, to 127.0.0.1 or localhost, or turn authentication on ([auth])."
+    )
 
 
 def _is_loopback(address: str | None) -> bool:

@@ -9,22 +9,23 @@ Source: RFC 6455; the wire contract, "Base: WebSocket".
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
 import os
-import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable
 from typing import Protocol
 
 import trio
-from attrs import define, field
+from attrs import Factory, define, field
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Message, Ping, TextMessage
 from wsproto.frame_protocol import CloseReason
 
+from broker.auth.identity import ANONYMOUS
+from broker.auth.rules import RuleBook
+from broker.bucket import Bucket
 from broker.client import Client
 from broker.clientele import Clientele
+from broker.config.access import Limits
 from broker.config.sections import Clients, WebSocket
 from broker.ending import (
     BAD_TEXT,
@@ -33,24 +34,27 @@ from broker.ending import (
     LEFT,
     OUTBOX_FULL,
     OUTBOX_STALE,
+    OUTBOX_TOTAL,
     PROTOCOL_ERROR,
     SHUTDOWN,
     SILENT,
+    TOO_MANY_COMMANDS,
+    UNAUTHENTICATED,
     VANISHED,
     Ending,
 )
-from broker.frames import PING, text_frame
+from broker.frames import PING
+from broker.gate import Gate
+from broker.handshake import SUBPROTOCOL, handshake, subprotocol_of
 from broker.hub import Hub
-from broker.position import Since, Start
-from broker.request import Request, RequestRefused
-from broker.session import Reply, Session, Step, Subscribe, Unsubscribe
-from broker.topic.topic import Outlet
+from broker.intake import Intake
+from broker.request import Request
+from broker.session import Session
 from broker.visit import Visit
-from broker.wireformat import WEBSOCKET, WEBSOCKET_V1, WireFormat
+from broker.websocketsubscriber import WebSocketSubscriber
+from broker.wireformat import WEBSOCKET, WEBSOCKET_V1
 
-_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _EMPTY_FRAGMENTS_MAX = 1000
-SUBPROTOCOL = b"broker.v1"
 
 
 class Talk(Protocol):
@@ -60,82 +64,72 @@ class Talk(Protocol):
     def text(self, text: str) -> None: ...
     def binary(self, data: bytes) -> None: ...
     def heartbeat(self) -> None: ...
+    def tell(self, event: bytes) -> None: ...
     def farewell(self) -> bytes: ...
     def closed(self) -> None: ...
     @property
     def channel_names(self) -> list[str]: ...
 
 
-def asks_for_v1(request: Request) -> bool:
-    """Whether the client names `broker.v1` among the subprotocols that it speaks."""
-    offered = [value for name, value in request.headers if name == b"sec-websocket-protocol"]
-    return SUBPROTOCOL in [part.strip() for part in b",".join(offered).split(b",")]
-
-
-def handshake(request: Request, subprotocol: bytes | None = None) -> bytes:
-    """The answer to an upgrade request.
-
-    Raises:
-        RequestRefused: it is not a WebSocket handshake of version 13 (RFC 6455, 4.2.1).
-    """
-    if request.method != "GET":
-        raise RequestRefused(405, "a WebSocket begins with GET", "Use GET.", {"Allow": "GET"})
-    if not request.upgrades_to_websocket or request.http_version != b"1.1":
-        raise RequestRefused(
-            426,
-            "this path speaks WebSocket only",
-            "Send Connection: Upgrade and Upgrade: websocket, or use /api/stream for Server-Sent Events.",
-            {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"},
-        )
-    if request.header(b"sec-websocket-version") != b"13":
-        raise RequestRefused(
-            426,
-            "only WebSocket version 13 is spoken here",
-            "Send Sec-WebSocket-Version: 13.",
-            {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"},
-        )
-    keys = [value for name, value in request.headers if name == b"sec-websocket-key"]
-    if len(keys) != 1 or not _is_key(keys[0]):
-        raise RequestRefused(
-            400, "Sec-WebSocket-Key is not 16 bytes of base64", "Send one Sec-WebSocket-Key of 16 random bytes."
-        )
-    accept = base64.b64encode(hashlib.sha1(keys[0] + _GUID, usedforsecurity=False).digest())
-    chosen = b"" if subprotocol is None else b"Sec-WebSocket-Protocol: %b\r\n" % subprotocol
-    return (
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: %b\r\n%b\r\n" % (accept, chosen)
-    )
-
-
-def _is_key(value: bytes) -> bool:
-    try:
-        return len(base64.b64decode(value, validate=True)) == 16
-    except binascii.Error:
-        return False
-
-
 @define(eq=False)
 class WebSocketDoor:
-    """Serves `/ws`. `served` are the channel types; None for all."""
+    """Serves `/ws`.
+
+    Args:
+        gate: says who the clients are.
+        intake: takes what they publish.
+        served: the channel types; None for all.
+        errors: `error` events sent, by their code, since the start.
+    """
 
     _hub: Hub
     _clientele: Clientele
+    _gate: Gate
+    _rules: RuleBook
+    _intake: Intake
     _clients: Clients
     _websocket: WebSocket
+    _limits: Limits
     _served: frozenset[str] | None
     is_upstream_away: Callable[[], bool]
+    errors: Counter[str] = Factory(Counter)
 
     async def serve(self, visit: Visit, request: Request) -> bool:
-        is_v1 = asks_for_v1(request)
-        answer = handshake(request, SUBPROTOCOL if is_v1 else None)
-        user_id = dict(request.query()).get("userId")
-        client = Client(f"ws_{os.urandom(8).hex()}", "websocket", user_id, visit.socket, self._clients)
+        subprotocol = subprotocol_of(request)
+        is_v1 = subprotocol == SUBPROTOCOL
+        answer = handshake(request, subprotocol)
+        identity = await self._gate.identify(request)
+        visit.user_id = identity.user_id
+        self._clientele.check_room(identity, "websocket")
+        client = Client(f"ws_{os.urandom(8).hex()}", "websocket", identity, visit.socket, self._clients)
+        needs_token = identity.kind == ANONYMOUS and not self._gate.lets_anonymous_in
+        if needs_token:
+            client.end_at(trio.current_time() + self._gate.patience_seconds, UNAUTHENTICATED)
 
         def converse(client: Client) -> WebSocketConversation:
-            session = Session(self._clients.subscriptions_max, self._served, is_v1)
+            session = Session(
+                self._clients.subscriptions_max,
+                self._served,
+                is_v1,
+                identity,
+                self._rules,
+                self._gate.claimed_user(request),
+                needs_token,
+            )
             format = WEBSOCKET_V1 if is_v1 else WEBSOCKET
-            talk = WebSocketSubscriber(client, self._hub, session, format, self.is_upstream_away)
-            return WebSocketConversation(client, self._websocket, talk, answer, visit.hand_over())
+            talk = WebSocketSubscriber(
+                client,
+                self._hub,
+                self._clientele,
+                self._gate,
+                self._intake,
+                session,
+                format,
+                self.is_upstream_away,
+                self.errors,
+            )
+            commands = Bucket(self._limits.commands_per_second, self._limits.commands_burst)
+            return WebSocketConversation(client, self._websocket, talk, answer, visit.hand_over(), commands)
 
         ending = await self._clientele.serve(client, converse)
         visit.served = f"{client.id} until {ending.name}"
@@ -149,6 +143,7 @@ class WebSocketConversation:
     Args:
         answer: the handshake's answer, sent first.
         early: bytes that came behind the handshake.
+        commands: how many messages and pings it may still send.
     """
 
     _client: Client
@@ -156,6 +151,7 @@ class WebSocketConversation:
     _talk: Talk
     _answer: bytes
     _early: bytes
+    _commands: Bucket = Factory(lambda: Bucket(0.0, 1))
     _wire: Connection = field(init=False)
     _parts: list[str | bytes] | None = field(init=False, default=None)
     _size: int = field(init=False, default=0)
@@ -194,8 +190,11 @@ class WebSocketConversation:
                 self._on_message(event)
                 if self._deaf:
                     return
-            elif isinstance(event, Ping):
+            elif isinstance(event, Ping) and self._may_speak():
                 self._client.outbox.send(self._wire.send(event.response()), self._heard_at)
+
+    def tell(self, event: bytes) -> None:
+        self._talk.tell(event)
 
     def pulse(self, now: float) -> float:
         if now - self._heard_at >= self._bounds.silence_seconds:
@@ -253,10 +252,18 @@ class WebSocketConversation:
             data = "".join(self._parts) if isinstance(event, TextMessage) else b"".join(self._parts)  # type: ignore[arg-type]
             self._parts = None
         self._size = self._empty_fragments = 0
+        if not self._may_speak():
+            return
         if isinstance(event, TextMessage):
             self._talk.text(data)
         else:
             self._talk.binary(data)
+
+    def _may_speak(self) -> bool:
+        if self._commands.take(self._heard_at):
+            self._client.end(TOO_MANY_COMMANDS)
+            return False
+        return True
 
     def _on_close(self, event: CloseConnection) -> None:
         self._deaf = True
@@ -270,78 +277,4 @@ class WebSocketConversation:
 
 
 # Endings after which the peer's half of the goodbye is not waited for (RFC 6455, 7.1.7).
-_BEYOND_TALKING = (VANISHED, INTERNAL_ERROR, OUTBOX_FULL, OUTBOX_STALE, SILENT)
-
-
-@define(eq=False)
-class WebSocketSubscriber:
-    """The broker's side of the talk: runs what the session's rules say."""
-
-    _client: Client
-    _hub: Hub
-    _session: Session
-    _format: WireFormat
-    _is_upstream_away: Callable[[], bool]
-
-    @property
-    def outlet(self) -> Outlet:
-        return self._client.outbox
-
-    @property
-    def channel_names(self) -> list[str]:
-        return self._session.channel_names
-
-    def opened(self) -> bytes:
-        self._client.outbox.on_drained = self._drained
-        return text_frame(self._session.greeting(self._client.id, time.time()))
-
-    def text(self, text: str) -> None:
-        self._run(self._session.receive_text(text, time.time()))
-
-    def binary(self, data: bytes) -> None:
-        self._run(self._session.receive_binary(time.time()))
-
-    def heartbeat(self) -> None:
-        self._send(self._session.heartbeat(time.time()))
-
-    def farewell(self) -> bytes:
-        return text_frame(self._session.farewell(time.time()))
-
-    def joined(self, names: tuple[bytes, ...], starts: Mapping[bytes, Start]) -> None:
-        for name in names:
-            self._run(self._session.joined(name.decode(), starts.get(name), time.time()))
-
-    def refused(self, name: bytes, why: str) -> None:
-        self._run(self._session.refused(name.decode(), why, time.time()))
-
-    def stream_ended(self, name: bytes) -> None:
-        """A WebSocket outlives the streams on it."""
-
-    def closed(self) -> None:
-        for channel in self._session.every_channel():
-            self._hub.leave(self, channel.name.encode())
-
-    def _drained(self) -> None:
-        names = [channel.name.encode() for channel in self._session.every_channel()]
-        self._hub.drained(self, names, trio.current_time())
-
-    def _run(self, steps: list[Step]) -> None:
-        for step in steps:
-            if isinstance(step, Reply):
-                self._send(step.body)
-            elif isinstance(step, Subscribe):
-                self._join(step.channel.name.encode(), step.since)
-            else:
-                self._leave(step)
-
-    def _join(self, name: bytes, since: Since | None) -> None:
-        was = {} if since is None else {name: since}
-        if not self._hub.join(self, (name,), self._format, was, trio.current_time()) and self._is_upstream_away():
-            self._run(self._session.waiting(name.decode(), time.time()))
-
-    def _leave(self, step: Unsubscribe) -> None:
-        for channel in step.channels:
-            self._hub.leave(self, channel.name.encode())
-
-    def _send(self, body: bytes) -> None:
-        self._client.outbox.send(text_frame(body), trio.current_time())
+_BEYOND_TALKING = (VANISHED, INTERNAL_ERROR, OUTBOX_FULL, OUTBOX_STALE, OUTBOX_TOTAL, SILENT)

@@ -5,7 +5,7 @@ A format is compared by identity: clients of one format and channel get the same
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from attrs import frozen
 
@@ -72,6 +72,11 @@ WEBSOCKET_V1 = WireFormat(
     lambda name, run: frames.text_frames(frames.envelopes(name, run.positions, run.payloads)),
     lambda name, gap: frames.text_frame(gap.body(name)),
 )
+# An event for a user, which came on no channel.
+USER_EVENT: Mapping[WireFormat, Callable[[bytes], bytes]] = {
+    WEBSOCKET: frames.text_frame,
+    WEBSOCKET_V1: lambda event: frames.text_frame(b'{"channel":null,"position":null,"event":%b}' % event),
+}
 EVENT_STREAM = WireFormat(
     "sse",
     lambda payloads, name: eventstream.chunk(eventstream.blocks(payloads)),

@@ -14,14 +14,18 @@ import sys
 import trio
 from attrs import define, field
 
+from broker.auth.identity import NOBODY
 from broker.client import Client
+from broker.config.access import ListenTls
 from broker.config.sections import MIB, Clients, Listen, WebSocket
-from broker.door import Door, Route
+from broker.door import Door
 from broker.frames import text_frame
-from broker.listening import name_of, open_listeners
+from broker.handshake import handshake
+from broker.listening import open_listeners
+from broker.reception import Reception, Route
 from broker.request import Request
 from broker.visit import Visit
-from broker.websocket import WebSocketConversation, handshake
+from broker.websocket import WebSocketConversation
 
 # A suite may send several of the largest messages before it reads the first.
 CLIENTS = Clients(outbox_max_bytes=128 * MIB, outbox_max_age_seconds=60.0)
@@ -44,6 +48,9 @@ class Echo:
     def binary(self, data: bytes) -> None:
         self._send(b"\x82" + text_frame(data)[1:])
 
+    def tell(self, event: bytes) -> None:
+        """Nobody tells it anything."""
+
     def heartbeat(self) -> None:
         """An echo says nothing by itself."""
 
@@ -60,7 +67,7 @@ class Echo:
 async def serve_echo(visit: Visit, request: Request) -> bool:
     """One echoing client, from its handshake to its end."""
     answer = handshake(request)
-    client = Client(f"echo_{os.urandom(8).hex()}", "websocket", None, visit.socket, CLIENTS)
+    client = Client(f"echo_{os.urandom(8).hex()}", "websocket", NOBODY, visit.socket, CLIENTS)
     await client.run(lambda client: WebSocketConversation(client, WEBSOCKET, Echo(client), answer, visit.hand_over()))
     return False
 
@@ -68,11 +75,11 @@ async def serve_echo(visit: Visit, request: Request) -> bool:
 async def main(port: int) -> None:
     """Serve until a signal."""
     bounds = Listen(addresses=(f"127.0.0.1:{port}",))
-    door = Door(bounds, (Route("", serve_echo),), 1000)
-    with open_listeners(bounds, "the command line") as (listener,):
+    door = Door(bounds, Reception((Route("", serve_echo),)), 1000)
+    with open_listeners(bounds, ListenTls(), "the command line") as (listener,):
         async with trio.open_nursery() as nursery:
             await nursery.start(door.serve, listener, nursery)
-            print(f"echoes on {name_of(listener)}", flush=True)
+            print(f"echoes on {listener.name}", flush=True)
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
                 await anext(aiter(signals))
             nursery.cancel_scope.cancel()

@@ -39,3 +39,7 @@ class Identity:
     def limited_user(self) -> str | None:
         """The user whose limits it counts for; None where nobody vouches for the user."""
         return self.user_id if self.kind == USER else None
+
+
+NOBODY = Identity(OPEN)
+"""Whoever connects without a name, where authentication is off."""

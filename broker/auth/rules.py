@@ -6,7 +6,12 @@ In this order; the first that speaks decides:
     2. where authentication is off, everybody may subscribe
     3. a channel that belongs to a user: nobody else may subscribe to it
     4. the token's claim `subscribe` or `publish`, where it has one
-    5. the settings: `rules.user_*`, `rules.anonymous_*`, `rules.key_publish`
+    5. admin rights: may publish
+    6. a channel that belongs to a user: of users and anonymous clients nobody else may publish on it
+    7. the settings: `rules.user_*`, `rules.anonymous_*`, `rules.key_publish`
+
+So a service publishes for users by its token's claim or by an API key; a rule for all users, such as `chat:*`, does
+not let one write into what is another's.
 
 Laws: what no rule allows is refused. A decision always names the rule, so that `broker explain`, the log and
 the client are told the same. Synchronous; no I/O.
@@ -14,15 +19,16 @@ the client are told the same. Synchronous; no I/O.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import define, frozen
 
-from broker.auth.identity import KEY, OPEN, USER, Identity
+from broker.auth.identity import ANONYMOUS, KEY, OPEN, USER, Identity
 from broker.channel import Channel
 from broker.config.access import Rules
 from broker.config.types import TypeOptions
 from broker.pattern import Pattern
+from broker.request import RequestRefused, unauthorized
 
 SUBSCRIBE = "subscribe"
 PUBLISH = "publish"
@@ -78,6 +84,10 @@ class RuleBook:
         name = self._setting(identity, action)
         if name is None:
             return Decision(False, "api key", "an API key does not subscribe; use a token")
+        if action == PUBLISH and identity.kind != KEY:
+            refused = self._ownership(identity, channel)
+            if refused is not None:
+                return refused
         return _by_patterns(f"rules.{name}", getattr(self._rules, name), identity, channel, f"the setting rules.{name}")
 
     def _ownership(self, identity: Identity, channel: Channel) -> Decision | None:
@@ -99,13 +109,28 @@ class RuleBook:
         return f"{who}_{action}"
 
 
+def check_rights(rules: RuleBook, identity: Identity, channels: Iterable[Channel]) -> None:
+    """Raises RequestRefused where somebody may not subscribe to all of the channels: 401 without a token, else 403."""
+    for channel in channels:
+        decision = rules.decide(identity, SUBSCRIBE, channel)
+        if not decision.allowed:
+            detail = f"{channel.name} is not for you: {decision.why}"
+            if identity.kind == ANONYMOUS:
+                raise unauthorized(detail)
+            raise RequestRefused(
+                403, detail, "Ask for a token that may; GET /api/realtime/explain says which rule decides."
+            )
+
+
 def _by_patterns(rule: str, patterns: Sequence[str], identity: Identity, channel: Channel, said: str) -> Decision:
+    names = channel.name.split(":")
     for text in patterns:
         try:
-            matches = Pattern.parse(text).matches(channel, identity.user_id)
+            matches = Pattern.parse(text).matches_parts(names, identity.user_id)
         except ValueError:
             continue  # a token's pattern that means nothing
         if matches:
             return Decision(True, rule, f"{said} has {text}")
-    listed = ", ".join(patterns[:10]) + (", ..." if len(patterns) > 10 else "")
+    # A token's texts may be anything; what is said goes to logs and to the client.
+    listed = ", ".join(ascii(text)[1:-1] for text in patterns[:10]) + (", ..." if len(patterns) > 10 else "")
     return Decision(False, rule, f"{said} has no pattern for it ({listed or 'none at all'})")

@@ -18,6 +18,8 @@ COMMANDS: Mapping[str, str] = {
     "evaluate": "Run a worker that evaluates with models.",
     "doctor": "Try a running daemon as a client would.",
     "check": "Say what is wrong with a settings file.",
+    "token": "Make tokens, or see what one says.",
+    "key": "Make API keys for services.",
     "config": "Show the settings: defaults, and what is in force.",
     "schema": "Print the JSON Schema of the events, or an AsyncAPI document.",
 }

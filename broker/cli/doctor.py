@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import click
 
 from broker.cli.sub import escaped
-from broker.config.address import check_redis_url
 from broker.config.names import variable
+from broker.config.redisname import check_redis_url
 
 if TYPE_CHECKING:
     from broker.doctor.finding import Finding
@@ -47,8 +47,29 @@ _MARKS = {"ok": ("ok  ", "green"), "fail": ("FAIL", "red"), "skip": ("skip", "ye
     show_default=True,
     help="The deadline of each check.",
 )
+@click.option(
+    "--token",
+    metavar="TOKEN",
+    envvar="BROKER_TOKEN",
+    help="Who the doctor is (environment: BROKER_TOKEN, which is not seen in the list of processes).",
+)
+@click.option(
+    "--ca",
+    "ca_file",
+    metavar="FILE",
+    type=click.Path(),
+    help="PEM file of the certificates to trust in place of the system's (environment: SSL_CERT_FILE).",
+)
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON object at the end, for machines.")
-def command(url: str, redis_url: str | None, channel_prefix: str, seconds: float, is_json: bool) -> None:
+def command(
+    url: str,
+    redis_url: str | None,
+    channel_prefix: str,
+    seconds: float,
+    token: str | None,
+    ca_file: str | None,
+    is_json: bool,
+) -> None:
     """Try the daemon at URL as its clients would, and say what to do where something fails.
 
     URL is http://127.0.0.1:8000 by default, or what BROKER_URL says. The exit status is 1 where
@@ -60,10 +81,17 @@ def command(url: str, redis_url: str | None, channel_prefix: str, seconds: float
     """
     import trio
 
-    from broker.doctor.target import Target
+    from broker.doctor.target import Target, check_token
 
     try:
-        target = Target.from_url(url)
+        if token:
+            check_token(token)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--token") from None
+    try:
+        target = Target.from_url(url, token or None, ca_file)
+    except OSError as error:  # an SSLError too, for what is no PEM
+        raise click.BadParameter(f"cannot read {ca_file}: {error.strerror or error}", param_hint="--ca") from None
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="URL") from None
     publisher = _redis_publisher(redis_url, channel_prefix, seconds) if redis_url else None
@@ -125,6 +153,8 @@ def _summary(findings: list[Finding], interrupted: bool) -> Iterator[str]:
         yield f"{counts['fail']} of {len(findings)} failed"
     elif interrupted:
         yield "interrupted"
+    elif counts["skip"]:
+        yield f"{counts['ok']} of {len(findings)} checks ok, {counts['skip']} skipped"
     else:
         yield f"{len(findings)} checks, all ok"
 

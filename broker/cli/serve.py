@@ -11,7 +11,17 @@ import click
 from attrs import Attribute
 
 from broker.cli.banner import banner
-from broker.config.names import SETTINGS, TYPE_OPTIONS, TYPES, TYPES_FLAG, TYPES_VARIABLE, bounds, flag, variable
+from broker.config.names import (
+    RENAMED,
+    SETTINGS,
+    TYPE_OPTIONS,
+    TYPES,
+    TYPES_FLAG,
+    TYPES_VARIABLE,
+    bounds,
+    flag,
+    variable,
+)
 from broker.config.sections import meaning
 from broker.config.sources import Effective, load
 from broker.daemon import run_daemon
@@ -33,6 +43,9 @@ def _options(command: click.Command) -> click.Command:
             metavar="TYPE.KEY=VALUE",
         )
     )
+    # Not shown, and refused with the name that it has now.
+    for old in RENAMED:
+        command.params.append(click.Option([flag(old), old.replace(".", "__")], hidden=True, multiple=True))
     return command
 
 
@@ -74,7 +87,7 @@ def command(file: Path | None, dev: bool, **flags: Any) -> None:
     import trio
 
     effective = load(
-        flags={setting: flags[setting.replace(".", "__")] for setting in (*SETTINGS, TYPES)},
+        flags={setting: flags[setting.replace(".", "__")] for setting in (*SETTINGS, *RENAMED, TYPES)},
         environ=os.environ,
         file=file,
     )

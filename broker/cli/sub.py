@@ -20,12 +20,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 import click
-from attrs import frozen
+from attrs import field, frozen
 
 from broker.errors import SubscriberError
 
 if TYPE_CHECKING:
-    from broker.subscriber import Event, Notice
+    from collections.abc import Callable
+
+    from broker.subscriber import Event, Notice, Subscription
 
 _LINE_END = re.compile(r"\r\n|\r|\n")  # only JSON whitespace: inside a string they are escaped
 # C0, DEL, C1, line separators, and what turns the direction of text round.
@@ -34,7 +36,7 @@ _TYPE_CHARACTERS = 80
 
 
 @click.command("sub", short_help="Print the events of channels as they come.")
-@click.argument("channels", metavar="CHANNEL...", nargs=-1, required=True)
+@click.argument("channels", metavar="CHANNEL...", nargs=-1)
 @click.option(
     "--url",
     metavar="URL",
@@ -49,9 +51,30 @@ _TYPE_CHARACTERS = 80
     multiple=True,
     help="Go on behind this position of one of the channels. May be repeated.",
 )
+@click.option(
+    "--token",
+    metavar="TOKEN",
+    envvar="BROKER_TOKEN",
+    help="Who you are (environment: BROKER_TOKEN, which is not seen in the list of processes).",
+)
+@click.option(
+    "--ca",
+    "ca_file",
+    metavar="FILE",
+    type=click.Path(),
+    help="PEM file of the certificates to trust in place of the system's (environment: SSL_CERT_FILE).",
+)
 @click.option("--positions", is_flag=True, help="Print channel and position with each event, for --since.")
 @click.option("--json", "is_json", is_flag=True, help="Print nothing but the events, for pipes.")
-def command(channels: tuple[str, ...], url: str, since: tuple[str, ...], positions: bool, is_json: bool) -> None:
+def command(
+    channels: tuple[str, ...],
+    url: str,
+    since: tuple[str, ...],
+    token: str | None,
+    ca_file: str | None,
+    positions: bool,
+    is_json: bool,
+) -> None:
     """Print the events of channels, one a line, until Ctrl-C.
 
     A lost connection is made again, and goes on where it was; a gap, where events may be missing all the
@@ -59,7 +82,8 @@ def command(channels: tuple[str, ...], url: str, since: tuple[str, ...], positio
 
     A line is TIME TYPE EVENT, with --positions TIME CHANNEL POSITION TYPE EVENT, with --json the event, and
     with both {"channel":...,"position":...,"event":...}. What is not known is - or null: a channel without
-    history has no positions.
+    history has no positions. With a token, what is published to its user comes too, without a channel, and
+    no CHANNEL is needed.
 
     \b
     broker sub job_progress:42 alerts:ops
@@ -69,9 +93,12 @@ def command(channels: tuple[str, ...], url: str, since: tuple[str, ...], positio
     """
     import trio
 
+    if not channels and not token:
+        raise click.UsageError("Missing argument 'CHANNEL...'.")
     refused = ""
     try:
-        trio.run(_print_events, url, channels, _positions(since), _Form(positions, is_json))
+        origin = _Origin(url, channels, _positions(since), token or None, ca_file)
+        trio.run(_print_events, origin, _Form(positions, is_json))
     except* KeyboardInterrupt:
         pass
     except* BrokenPipeError:
@@ -98,6 +125,24 @@ def _positions(since: tuple[str, ...]) -> dict[str, str]:
 
 
 @frozen
+class _Origin:
+    """What to print, from where, and as whom."""
+
+    url: str
+    channels: tuple[str, ...]
+    since: dict[str, str]
+    token: str | None = field(repr=False)
+    ca_file: str | None
+
+    def subscribe(self, tell: Callable[[Notice], None]) -> Subscription:
+        from broker.subscriber import subscribe
+
+        return subscribe(
+            self.url, self.channels, since=self.since, token=self.token, ca_file=self.ca_file, on_notice=tell
+        )
+
+
+@frozen
 class _Form:
     """How an event is printed."""
 
@@ -116,10 +161,8 @@ class _Form:
         return f"{now} {where}{kind} {raw}"
 
 
-async def _print_events(url: str, channels: tuple[str, ...], since: dict[str, str], form: _Form) -> None:
+async def _print_events(origin: _Origin, form: _Form) -> None:
     import trio
-
-    from broker.subscriber import subscribe
 
     def tell(notice: Notice) -> None:
         away = f" (away for {notice.seconds:.1f} s)" if notice.seconds else ""
@@ -130,9 +173,10 @@ async def _print_events(url: str, channels: tuple[str, ...], since: dict[str, st
     is_terminal = sys.stdout.isatty()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_watch_pipe)
-        async with subscribe(url, channels, since=since, on_notice=tell) as events:
+        async with origin.subscribe(tell) as events:
             if not form.is_json:
-                click.echo(f"broker: subscribed to {', '.join(channels)} at {escaped(url)}", err=True)
+                to = ", ".join(origin.channels) or "what is for the user"
+                click.echo(f"broker: subscribed to {to} at {escaped(origin.url)}", err=True)
             async for event in events:
                 line = form.line(event)
                 if is_terminal:

@@ -32,7 +32,7 @@ class Auth:
         "the user.",
         one_of=("auto", "off"),
     )
-    secret: str = setting("", "The secret of tokens signed with HS256, HS384 or HS512; 32 bytes or more.", secret=True)
+    secret: str = setting("", "The secret of tokens signed with HS256, HS384 or HS512; 32 bytes or more.", secret="all")
     key_file: str = setting(
         "", "PEM file with the public keys (or certificates) of tokens signed with RS, ES or EdDSA."
     )
@@ -59,10 +59,14 @@ class Auth:
         10.0, "How long a WebSocket client without a token may take to send one; then code 4401.", least=0.1
     )
     publish_keys: tuple[str, ...] = setting(
-        (), "API keys that may publish what rules.key_publish allows, as `broker key create` writes them: NAME:HASH."
+        (),
+        "API keys that may publish what rules.key_publish allows, as `broker key create` writes them: NAME:HASH.",
+        secret="hash",
     )
     admin_keys: tuple[str, ...] = setting(
-        (), "API keys that may publish, see the stats, disconnect and revoke; written as publish_keys."
+        (),
+        "API keys that may publish, see the stats, disconnect and revoke; written as publish_keys.",
+        secret="hash",
     )
     revocation_seconds: float = setting(
         604800.0, "How long a revocation is remembered; at least as long as tokens live.", least=60.0

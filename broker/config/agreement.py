@@ -12,15 +12,16 @@ from typing import Any
 import attrs
 from attrs import frozen
 
-from broker.config.names import SETTINGS, TYPES, type_setting, type_table
+from broker.config.access_agreement import disagreements_about_access
+from broker.config.names import DEFAULT, SETTINGS, TYPES, type_setting, type_table
 from broker.config.structure import Place
 from broker.config.types import BUILT_IN_TYPES, TypeOptions
 
-DEFAULT = "default"
 # (the lesser, the greater, whether they must differ)
 _ORDERED = (
     ("channels.message_max_bytes", "clients.outbox_max_bytes", False),
     ("clients.catch_up_bytes", "clients.outbox_max_bytes", False),
+    ("clients.outbox_max_bytes", "limits.outbox_total_bytes", False),
     ("redis.backoff_min_seconds", "redis.backoff_max_seconds", False),
     ("websocket.ping_seconds", "websocket.silence_seconds", True),
 )
@@ -38,6 +39,7 @@ def disagreements(
         unsure: dotted settings, and tables of types, of which nobody knows what they are to be; `types` for all types.
     """
     yield from _pairs(values, origins, unsure)
+    yield from disagreements_about_access(values, origins, unsure)
     if TYPES not in unsure:
         for type, table in values[TYPES].items():
             if type_table(type) not in unsure:

@@ -27,7 +27,7 @@ from broker.config.names import (
     type_table,
     variable,
 )
-from broker.config.secret import mask_url
+from broker.config.secret import masked
 from broker.config.sections import meaning
 from broker.config.sources import Effective
 from broker.config.types import BUILT_IN_TYPES, TypeOptions
@@ -67,7 +67,7 @@ def markdown_table() -> str:
 
 
 def show(effective: Effective) -> str:
-    """A line for each setting, `clients.outbox_max_bytes = 1048576  # default`, with passwords masked.
+    """A line for each setting, `clients.outbox_max_bytes = 1048576  # default`, with passwords and secrets masked.
 
     Then one for each option of each channel type that is built in or has a table.
     """
@@ -75,8 +75,9 @@ def show(effective: Effective) -> str:
     for setting, attribute in SETTINGS.items():
         section, key = parts_of(setting)
         value = getattr(getattr(effective.config, section_field(section)), key)
-        shown_value = mask_url(value) if attribute.metadata["secret"] else value
-        lines.append(f"{setting} = {_toml(shown_value)}  # {effective.origins[setting]}\n")
+        lines.append(
+            f"{setting} = {_toml(masked(value, attribute.metadata['secret']))}  # {effective.origins[setting]}\n"
+        )
     for type, options in effective.config.types.items():
         for key in TYPE_OPTIONS:
             setting = type_setting(type, key)

@@ -12,6 +12,8 @@ from attrs import Attribute
 from broker.config.sections import Config
 from broker.config.types import TypeOptions
 
+DEFAULT = "default"
+"""Where a setting comes from that nobody gave."""
 TYPES = "types"
 """The section that has a table for each channel type, in place of settings of its own."""
 TYPES_FLAG = "--type"
@@ -25,6 +27,9 @@ SECTIONS: Mapping[str, type[Any]] = {
 SETTINGS: Mapping[str, Attribute[Any]] = {
     f"{section}.{attribute.name}": attribute for section, cls in SECTIONS.items() for attribute in attrs.fields(cls)
 }
+
+RENAMED: Mapping[str, str] = {"listen.cors_origins": "listen.allowed_origins"}
+"""Settings that had another name once."""
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _SHORT_FLAGS = {"listen.addresses": "--listen", "redis.url": "--redis"}

@@ -6,6 +6,7 @@ Law: where it is in doubt what the password is, too much is masked, not too litt
 from __future__ import annotations
 
 import re
+from typing import Any
 
 MASK = "***"
 _SHOWN_CHARACTERS = 80
@@ -42,6 +43,15 @@ def mask_url(url: str) -> str:
     return f"{scheme}://{masked}"
 
 
+def masked(value: Any, secret: str) -> Any:
+    """A setting's value as it may be shown; `secret` as in `setting`. What is masked shows not even its length."""
+    if secret == "url":
+        return mask_url(value)
+    if secret == "hash":
+        return tuple(f"{line.partition(':')[0]}:{MASK}" for line in value)
+    return MASK if secret and value else value
+
+
 def shown(text: str) -> str:
     """`text` fit for one line of a message: masked if it may hold a password, cut to 80 characters, ASCII, quoted."""
     if _LOOKS_SECRET.search(text):
@@ -61,3 +71,10 @@ def described(value: object) -> str:
     if isinstance(value, list | tuple):
         return "a list"
     return "a table" if isinstance(value, dict) else "a date or a time"
+
+
+def kind_of(value: object) -> str:
+    """As `described`, without the value, where it may be a secret."""
+    if isinstance(value, str):
+        return "a text"
+    return "a number" if isinstance(value, int | float) and not isinstance(value, bool) else described(value)

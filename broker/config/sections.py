@@ -64,7 +64,7 @@ class Redis:
         "",
         "redis://, rediss:// or unix:// URL; REDIS_URL is read too. "
         "Empty: an embedded Valkey, while listening on loopback only.",
-        secret=True,
+        secret="url",
     )
     channel_prefix: str = setting("", "Put in front of every channel name in Redis.")
     connect_seconds: float = setting(

@@ -20,9 +20,14 @@ def setting(
     least: float | None = None,
     most: float | None = None,
     one_of: tuple[str, ...] = (),
-    secret: bool = False,
+    secret: str = "",
 ) -> T:
-    """A field with its meaning and its bounds; the bounds are checked when the value is made."""
+    """A field with its meaning and its bounds; the bounds are checked when the value is made.
+
+    Args:
+        secret: what of the value is shown to nobody: `url`, a URL's passwords; `hash`, what is behind the colon in
+            each line of a list; `all` of it; empty, nothing.
+    """
     checks: list[Any] = []
     if least is not None:
         checks.append(validators.ge(least))

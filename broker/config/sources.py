@@ -19,9 +19,11 @@ from typing import Any
 
 from attrs import Attribute, frozen
 
-from broker.config.agreement import DEFAULT, disagreements
+from broker.config.agreement import disagreements
 from broker.config.assignment import Assignment
 from broker.config.names import (
+    DEFAULT,
+    RENAMED,
     SECTIONS,
     SETTINGS,
     TYPE_OPTIONS,
@@ -87,7 +89,7 @@ def load(*, flags: Mapping[str, object], environ: Mapping[str, str], file: Path 
         wrong = {path for path, _ in complaints}
         for setting in SETTINGS.keys() - winners.keys():
             section, key = parts_of(setting)
-            if not source.readable or wrong & {(section,), (section, key)}:
+            if not source.readable or wrong & {(section.partition(".")[0],), (section,), (section, key)}:
                 unsure.add(setting)
             elif key in source.values.get(section, ()):
                 merged[section][key] = source.values[section][key]
@@ -149,8 +151,9 @@ def _setting(place: Place) -> str:
 
 def _flags(flags: Mapping[str, object], problems: list[Problem]) -> _Source:
     given = {setting: value for setting, value in flags.items() if value is not None and value != ()}
+    renamed = {flag(old): flag(new) for old, new in RENAMED.items()}
     for name in sorted(flag(setting) for setting in given.keys() - SETTINGS.keys() - {TYPES}):
-        problems.append(Problem(f"flag {name}", _misspelt(name, [*map(flag, SETTINGS), TYPES_FLAG])))
+        problems.append(Problem(f"flag {name}", _misspelt(name, [*map(flag, SETTINGS), TYPES_FLAG], renamed)))
     named = {setting: (f"flag {flag(setting)}", given[setting]) for setting in SETTINGS if setting in given}
     lines = given.get(TYPES, ())
     assert isinstance(lines, tuple)
@@ -159,13 +162,15 @@ def _flags(flags: Mapping[str, object], problems: list[Problem]) -> _Source:
 
 def _environment(environ: Mapping[str, str], problems: list[Problem], *, shared: bool) -> _Source:
     variables = {variable(setting): setting for setting in SETTINGS}
+    renamed = {variable(old): variable(new) for old, new in RENAMED.items()}
     for name in sorted(environ):
         if (
             name.startswith("BROKER_")
             and name not in {*variables, TYPES_VARIABLE}
             and not _NOT_SETTINGS.fullmatch(name)
         ):
-            problems.append(Problem(f"environment {_plain(name)}", _misspelt(name, [*variables, TYPES_VARIABLE])))
+            what = _misspelt(name, [*variables, TYPES_VARIABLE], renamed)
+            problems.append(Problem(f"environment {_plain(name)}", what))
     given = {variables[name]: (f"environment {name}", environ[name]) for name in sorted(environ) if name in variables}
     if shared and environ.get("REDIS_URL"):  # Not ours alone: what it says is looked at only where it counts.
         given.setdefault("redis.url", ("environment REDIS_URL", environ["REDIS_URL"]))
@@ -222,7 +227,7 @@ def _file(file: Path, problems: list[Problem]) -> _Source:
     # A name that is not UTF-8 could not be printed.
     name = os.fsencode(file).decode(errors="replace")
     try:
-        return _Source(_with_inner_sections(tomllib.loads(file.read_bytes().decode())), file=name)
+        values = tomllib.loads(file.read_bytes().decode())
     except OSError as error:
         problems.append(Problem(name, f"cannot be read: {error.strerror}; name a file that can be, or none"))
     except UnicodeDecodeError as error:
@@ -234,13 +239,19 @@ def _file(file: Path, problems: list[Problem]) -> _Source:
         problems.append(Problem(f"{name}: {place}", what))
     except (ValueError, RecursionError):
         problems.append(Problem(name, "has a number too long or lists too deep to be read"))
+    else:
+        return _Source(_with_inner_sections(values, name, problems), file=name)
     return _Source({}, file=name, readable=False)
 
 
-def _with_inner_sections(values: dict[str, Any]) -> dict[str, Any]:
+def _with_inner_sections(values: dict[str, Any], name: str, problems: list[Problem]) -> dict[str, Any]:
     """`values` with each section that stands inside another, as `[listen.tls]` does, beside it."""
-    found = {}
+    found: dict[str, Any] = {}
     for key, value in values.items():
+        if key in SECTIONS and "." in key:
+            what = f"is not a section in quotes; write [{key}] without"
+            problems.append(Problem(f"{name}: {shown(key)}", what))
+            continue
         found[key] = value
         for section in SECTIONS:
             outer, _, inner = section.partition(".")
@@ -254,6 +265,8 @@ def _plain(key: str) -> str:
     return key if key in SECTIONS or _BARE.fullmatch(key) else shown(key)
 
 
-def _misspelt(name: str, names: Iterable[str]) -> str:
+def _misspelt(name: str, names: Iterable[str], renamed: Mapping[str, str]) -> str:
+    if name in renamed:
+        return f"has a new name; write {renamed[name]}"
     close = get_close_matches(name, list(names), n=1, cutoff=0.75)
     return "is not a setting; " + (f"did you mean {close[0]}?" if close else "`broker config table` lists them all")

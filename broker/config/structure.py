@@ -18,9 +18,9 @@ from cattrs import Converter
 from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn, override
 
-from broker.config.address import CHECKS, check_channel_type
-from broker.config.names import SECTIONS, SETTINGS, TYPE_OPTIONS, TYPES, bounds, parts_of, section_field
-from broker.config.secret import described, shown
+from broker.config.check import CHECKS, check_channel_type
+from broker.config.names import RENAMED, SECTIONS, SETTINGS, TYPE_OPTIONS, TYPES, bounds, parts_of, section_field
+from broker.config.secret import described, kind_of, shown
 from broker.config.sections import Config
 from broker.config.types import BUILT_IN_TYPES, TypeOptions
 
@@ -28,7 +28,6 @@ Place = tuple[str, ...]
 """Where a value stands: section and key, or `types`, type and key."""
 
 
-_RENAMED = {("listen", "cors_origins"): "listen.allowed_origins"}
 # Sections inside others, by the field that holds them.
 _KEYS = {section_field(section): section for section in SECTIONS if "." in section}
 
@@ -58,11 +57,14 @@ def _places(values: Mapping[str, Any], place: Place) -> Iterator[Place]:
 
 def _unknown(path: Place) -> str:
     """What to write instead of a section or key of the file that does not exist."""
-    if path in _RENAMED:
-        return f"has a new name; write {_RENAMED[path]}"
-    known = list(SETTINGS) if len(path) == 2 else [*SECTIONS, TYPES]
-    close = get_close_matches(".".join(path), known, n=1, cutoff=0.7)
-    elsewhere = [setting for setting in SETTINGS if parts_of(setting)[1] == path[-1]]
+    name = ".".join(path)
+    if name in RENAMED:
+        return f"has a new name; write {RENAMED[name]}"
+    inner = [section for section in _KEYS.values() if section != path[0]]
+    known = [*SETTINGS, *inner] if len(path) == 2 else [*SECTIONS, TYPES]
+    # Names in a section inside another are alike for the most part whatever they end in.
+    close = get_close_matches(name, known, n=1, cutoff=0.85 if path[0] in _KEYS.values() else 0.7)
+    elsewhere = [known for known in (*SETTINGS, *inner) if parts_of(known)[1] == path[-1]]
     if elsewhere or close:
         return f"is not a {('section', 'setting')[len(path) - 1]}; did you mean {' or '.join(elsewhere or close)}?"
     if path[-1] in TYPE_OPTIONS:
@@ -108,7 +110,8 @@ def _take(setting: str, attribute: Attribute[Any], value: Any, _: object) -> obj
     if attribute.type is str:
         return _take_texts(setting, attribute, (value,))[0]
     if not isinstance(value, list | tuple):
-        raise _Refused(f'must be a list of texts such as ["..."], not {described(value)}')
+        what = kind_of(value) if attribute.metadata["secret"] else described(value)
+        raise _Refused(f'must be a list of texts such as ["..."], not {what}')
     return _take_texts(setting, attribute, tuple(value))
 
 
@@ -131,7 +134,7 @@ def _take_texts(setting: str, attribute: Attribute[Any], texts: tuple[object, ..
     secret, one_of = attribute.metadata["secret"], attribute.metadata["one_of"]
     for text in texts:
         if not isinstance(text, str):
-            complaints.append(f"must be text in double quotes, not {described(text)}")
+            complaints.append(f"must be text in double quotes, not {kind_of(text) if secret else described(text)}")
         elif not text.isprintable():
             complaints.append(
                 f"{'its value' if secret else shown(text)} has a character that cannot be printed; remove it"
@@ -150,7 +153,9 @@ def _take_texts(setting: str, attribute: Attribute[Any], texts: tuple[object, ..
 
 def _take_section(structure: Callable[[Any, Any], object], value: object, cls: Any) -> object:
     if not isinstance(value, dict):
-        raise _Refused(f"must be a section, its name in brackets on a line of its own, not {described(value)}")
+        holds_secrets = any(attribute.metadata["secret"] for attribute in attrs.fields(cls))
+        what = kind_of(value) if holds_secrets else described(value)
+        raise _Refused(f"must be a section, its name in brackets on a line of its own, not {what}")
     return structure(value, cls)
 
 

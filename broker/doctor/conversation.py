@@ -19,6 +19,10 @@ from wsproto.utilities import ProtocolError
 from broker.doctor.finding import CheckFailed
 from broker.doctor.target import Target
 
+RIGHTS_ADVICE = (
+    "give a token that may, with --token: "
+    "broker token create --user doctor --subscribe '*' --publish 'job_progress:*' --admin"
+)
 _READ_BYTES = 64 * 1024
 _UPGRADE_ADVICE = (
     "let the proxy pass WebSockets on; nginx: proxy_http_version 1.1, "
@@ -46,7 +50,10 @@ class Conversation:
         stream = await target.dial()
         conversation = cls(stream, WSConnection(ConnectionType.CLIENT))
         try:
-            await conversation._shake_hands(Request(host=target.authority, target=f"{target.path}/ws"))
+            headers = [(name.encode(), value.encode()) for name, value in target.headers.items()]
+            await conversation._shake_hands(
+                Request(host=target.authority, target=f"{target.path}/ws", extra_headers=headers)
+            )
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise
@@ -84,6 +91,8 @@ class Conversation:
         """
         await self.say({"type": "subscribe", "channel": channel})
         answer = await self.hear_message("subscribed", "error")
+        if answer["type"] == "error" and answer.get("code") == "forbidden":
+            raise CheckFailed(f"forbidden: {answer.get('message')}", RIGHTS_ADVICE)
         if answer["type"] == "error":
             raise CheckFailed(
                 f"{answer.get('code')}: {answer.get('message')}", "see what stats says, and docs/endings.md"
@@ -162,7 +171,7 @@ def _rejection(event: RejectConnection) -> CheckFailed:
             "start the daemon behind the proxy, or see `connections` in its stats for whether it is full",
         )
     if status in (401, 403):
-        return CheckFailed(f"HTTP {status} to the WebSocket handshake", "ask whoever runs it who may connect")
+        return CheckFailed(f"HTTP {status} to the WebSocket handshake", "give a token that may connect, with --token")
     return CheckFailed(f"HTTP {status} to the WebSocket handshake: no broker is at that path", _UPGRADE_ADVICE)
 
 

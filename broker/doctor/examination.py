@@ -1,22 +1,23 @@
 """The examination: every check in its order, each under its own deadline, and what is left out.
 
 A check that fails stops no other, except where it makes the others pointless: where nothing can be
-connected to, where a transport that failed would have to carry the round trip, and where evaluations
-need the Redis that is away.
+connected to, where clients need a token and there is none that counts, where a transport that failed would have
+to carry the round trip, and where evaluations need the Redis that is away.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import httpx
 import trio
 from attrs import Factory, define
 
+from broker.doctor.access import NoEntry, check_authentication, check_origin, check_tls
 from broker.doctor.conversation import Conversation
 from broker.doctor.diagnosis import CONNECTION_ERRORS, diagnosis
-from broker.doctor.finding import CheckFailed, Finding
+from broker.doctor.finding import CheckFailed, CheckSkipped, Finding
 from broker.doctor.publisher import HttpPublisher, Publisher
 from broker.doctor.roundtrip import Listener, RoundTrip, listen_stream, listen_websocket
 from broker.doctor.target import Target
@@ -39,7 +40,7 @@ async def examine(target: Target, *, publisher: Publisher | None, seconds: float
     Raises: nothing of its own.
     """
     async with open_client(target, seconds) as client:
-        await Examination(target, client, publisher or HttpPublisher(client), seconds, tell).run()
+        await Examination(target, client, publisher or HttpPublisher(client, target.headers), seconds, tell).run()
 
 
 @define(eq=False)
@@ -53,15 +54,24 @@ class Examination:
     _tell: Tell
     _is_subscribed: bool | None = None  # over WebSocket; None where there was no WebSocket to try it on
     _is_degraded: bool = False
+    _is_let_in: bool = True
     _passed: set[str] = Factory(set)
 
     async def run(self) -> None:
         streams = self._streams()
         if not await self._check("connect", self._connect):
-            for name in ("health", "stats", *WEBSOCKET_CHECKS, *streams, "publish", "ws events", "sse events"):
-                self._skip(name, "the daemon cannot be reached")
+            self._skip_all(("tls", "health", "origin", "authentication"), "the daemon cannot be reached")
+            self._skip_all(self._of_clients(streams), "the daemon cannot be reached")
             return
-        await self._check("health", lambda: check_health(self._client))
+        await self._check("tls", lambda: check_tls(self._target))
+        if await self._check("health", lambda: check_health(self._client)):
+            await self._check("origin", lambda: check_origin(self._client))
+            await self._check("authentication", self._authentication)
+        else:
+            self._skip_all(("origin", "authentication"), "see what health says")
+        if not self._is_let_in:
+            self._skip_all(self._of_clients(streams), "see what authentication says")
+            return
         await self._check("stats", self._stats)
         await self._converse()
         await self._watch(streams)
@@ -72,9 +82,16 @@ class Examination:
         await trio.aclose_forcefully(stream)
         return self._target.url
 
+    async def _authentication(self) -> str:
+        try:
+            return await check_authentication(self._client, self._target)
+        except NoEntry:
+            self._is_let_in = False
+            raise
+
     async def _stats(self) -> str:
         try:
-            return await check_stats(self._client)
+            return await check_stats(self._client, self._target)
         except Degraded:
             self._is_degraded = True
             raise
@@ -210,6 +227,8 @@ class Examination:
                 return Finding(name, "ok", text)
             took = (trio.current_time() - began) * 1000
             return Finding(name, "ok", f"{text}, {took:.0f} ms", milliseconds=took)
+        except CheckSkipped as skipped:
+            return Finding(name, "skip", str(skipped))
         except CheckFailed as error:
             failed = error
         except (trio.TooSlowError, httpx.TimeoutException):
@@ -222,6 +241,15 @@ class Examination:
         if finding.verdict == "ok":
             self._passed.add(finding.check)
         self._tell(finding)
+
+    @staticmethod
+    def _of_clients(streams: Iterable[str]) -> tuple[str, ...]:
+        """The checks that need what clients need."""
+        return ("stats", *WEBSOCKET_CHECKS, *streams, "publish", "ws events", "sse events")
+
+    def _skip_all(self, names: Iterable[str], why: str) -> None:
+        for name in names:
+            self._skip(name, why)
 
     def _skip(self, name: str, why: str) -> None:
         self._tell(Finding(name, "skip", why))

@@ -26,6 +26,10 @@ class Finding:
     milliseconds: float | None = None
 
 
+class CheckSkipped(Exception):
+    """What a check raises that cannot be made, which is nobody's fault. It never leaves the doctor."""
+
+
 class CheckFailed(Exception):
     """What a check raises: what is wrong, and what to do. It never leaves the doctor."""
 

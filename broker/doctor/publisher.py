@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,7 +17,10 @@ from broker.doctor.web import refusal_of
 if TYPE_CHECKING:
     from redis import Redis
 
-_REDIS_ADVICE = "give --redis URL: then the event goes through Redis, as services publish"
+_REDIS_ADVICE = (
+    "give --redis URL: then the event goes through Redis, as services publish; or a token that may publish "
+    "job_progress:*, with --token"
+)
 
 
 class Publisher(Protocol):
@@ -38,11 +42,13 @@ class HttpPublisher:
     """`POST /api/publish`."""
 
     _client: httpx.AsyncClient
+    _headers: Mapping[str, str] = field(repr=False)
     way: str = "POST /api/publish"
 
     async def publish(self, channel: str, payload: bytes) -> int | None:
         body = b'{"channel":"%b","event":%b}' % (channel.encode(), payload)
-        response = await self._client.post("/api/publish", content=body, headers={"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json", **self._headers}
+        response = await self._client.post("/api/publish", content=body, headers=headers)
         if response.status_code != 200:
             failed = refusal_of(response)
             raise CheckFailed(failed.text, failed.advice if response.status_code >= 500 else _REDIS_ADVICE)

@@ -40,10 +40,12 @@ class StreamAnswer:
         """
         stream = await target.dial()
         answer = cls(stream)
+        shown = "".join(f"{name}: {value}\r\n" for name, value in target.headers.items())
         try:
             await stream.send_all(
                 f"GET {target.path}{path} HTTP/1.1\r\nHost: {target.authority}\r\nAccept: text/event-stream\r\n"
-                "Accept-Encoding: gzip\r\nCache-Control: no-cache\r\nConnection: keep-alive\r\n\r\n".encode()
+                "Accept-Encoding: gzip\r\nCache-Control: no-cache\r\nConnection: keep-alive\r\n"
+                f"{shown}\r\n".encode()
             )
             while not answer._has_head:
                 await answer._receive()

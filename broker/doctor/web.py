@@ -13,7 +13,7 @@ from attrs import Factory, define, field
 
 from broker import __version__
 from broker.doctor.eventreader import EventReader, StreamEvent
-from broker.doctor.finding import CheckFailed
+from broker.doctor.finding import CheckFailed, CheckSkipped
 from broker.doctor.streamanswer import StreamAnswer
 from broker.doctor.target import Target
 
@@ -21,6 +21,7 @@ PROXY_ADVICE = "correct the URL, or let the proxy in front of the daemon pass th
 BUFFERING_ADVICE = (
     "switch buffering and compression of text/event-stream off in the proxy in between; nginx: proxy_buffering off"
 )
+STATS_PATH = "/api/realtime/stats"
 _BODY_BYTES = 10_000
 WAITING = "waiting for Redis"
 
@@ -30,7 +31,10 @@ class Degraded(CheckFailed):
 
 
 def open_client(target: Target, seconds: float) -> httpx.AsyncClient:
-    """A client for `target`. Proxies of the environment are not used: the WebSocket would not go through them."""
+    """A client for `target`, which shows no token by itself.
+
+    Proxies of the environment are not used: the WebSocket would not go through them.
+    """
     return httpx.AsyncClient(
         base_url=target.url,
         timeout=seconds,
@@ -50,14 +54,18 @@ async def check_health(client: httpx.AsyncClient) -> str:
     return f"healthy, version {version}{other}"
 
 
-async def check_stats(client: httpx.AsyncClient) -> str:
+async def check_stats(client: httpx.AsyncClient, target: Target) -> str:
     """Whether Redis delivers, who is connected, what was refused.
 
     Raises:
+        CheckSkipped: the token may not see it.
         Degraded: Redis does not deliver.
         CheckFailed: no broker answers.
     """
-    body = _object_of(await client.get("/api/realtime/stats", params={"clients": 0}))
+    response = await client.get(STATS_PATH, params={"clients": 0}, headers=target.headers)
+    if response.status_code == 403 and target.token is not None:
+        raise CheckSkipped("needs an admin token")
+    body = _object_of(response)
     status = body.get("status")
     redis = _inside(body, "redis")
     if status == "degraded":

@@ -29,7 +29,17 @@ from broker.events.gap import Gap
 from broker.events.job import JobProgress
 from broker.events.registry import EVENT_TYPES, check, decode
 from broker.events.render import VideoRenderProgress
-from broker.events.session import Connected, Disconnected, Error, Heartbeat, Subscribed, Unsubscribed
+from broker.events.session import (
+    Authenticated,
+    Connected,
+    Disconnected,
+    Error,
+    Heartbeat,
+    Published,
+    Subscribed,
+    TokenExpired,
+    Unsubscribed,
+)
 
 __all__ = [
     "EVENT_TYPES",
@@ -39,6 +49,7 @@ __all__ = [
     "AiStreamChunk",
     "Alert",
     "AlertAction",
+    "Authenticated",
     "CampaignChange",
     "CampaignMetrics",
     "CampaignValues",
@@ -55,8 +66,10 @@ __all__ = [
     "Heartbeat",
     "JobProgress",
     "LiveMetricUpdate",
+    "Published",
     "Strength",
     "Subscribed",
+    "TokenExpired",
     "Unsubscribed",
     "VariantValues",
     "VideoRenderProgress",

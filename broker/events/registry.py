@@ -25,7 +25,17 @@ from broker.events.gap import Gap
 from broker.events.job import JobProgress
 from broker.events.render import VideoRenderProgress
 from broker.events.rules import described, explained, struct_of
-from broker.events.session import Connected, Disconnected, Error, Heartbeat, Subscribed, Unsubscribed
+from broker.events.session import (
+    Authenticated,
+    Connected,
+    Disconnected,
+    Error,
+    Heartbeat,
+    Published,
+    Subscribed,
+    TokenExpired,
+    Unsubscribed,
+)
 
 EVENT_TYPES: Mapping[str, type[Event]] = MappingProxyType(
     {
@@ -43,11 +53,14 @@ EVENT_TYPES: Mapping[str, type[Event]] = MappingProxyType(
             EvaluationRestarted,
             Complete,
             Connected,
+            Authenticated,
+            TokenExpired,
             Disconnected,
             Error,
             Heartbeat,
             Subscribed,
             Unsubscribed,
+            Published,
             Gap,
         )
     }

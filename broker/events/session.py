@@ -16,12 +16,43 @@ from broker.events.value import value_class
 
 @value_class
 class Connected(Event):
-    """The first event of every connection."""
+    """The first event of every connection.
+
+    Args:
+        user_id: the user, where a token says who.
+        expires_at: when that token is over.
+    """
 
     type: ClassVar[str] = "connected"
 
     message: str
     client_id: str | None = None
+    user_id: str | None = None
+    expires_at: Timestamp | None = None
+
+
+@value_class
+class Authenticated(Event):
+    """The answer to `authenticate`: from now on the connection is that user's.
+
+    Args:
+        user_id: None where the token names no user.
+        expires_at: when the token is over; None for never.
+    """
+
+    type: ClassVar[str] = "authenticated"
+
+    user_id: str | None = None
+    expires_at: Timestamp | None = None
+
+
+@value_class
+class TokenExpired(Event):
+    """The last event of a stream whose token is over."""
+
+    type: ClassVar[str] = "token_expired"
+
+    message: str
 
 
 @value_class
@@ -89,6 +120,23 @@ class Unsubscribed(Event):
     type: ClassVar[str] = "unsubscribed"
 
     unsubscribed_type: Name = field(alias="channel")
+    user_id: str | None = None
+    name: str | None = None
+    success: bool
+
+
+@value_class
+class Published(Event):
+    """The answer to `publish`. `id` and `user_id` are the channel's.
+
+    Args:
+        channel: the channel's type. The attribute is `published_type`.
+        name: the channel's whole name.
+    """
+
+    type: ClassVar[str] = "published"
+
+    published_type: Name = field(alias="channel")
     user_id: str | None = None
     name: str | None = None
     success: bool

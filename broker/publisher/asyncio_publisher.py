@@ -23,7 +23,17 @@ from broker.publisher.destination import MIB, Destination
 from broker.publisher.exchange import CANCELLATION, CLOSED_OUTCOME, Outcome
 from broker.publisher.fork import renew_after_fork
 from broker.publisher.front import Front
-from broker.publisher.publication import Item, Payload, Publication, listed, made, publication, publications
+from broker.publisher.publication import (
+    USERS_CHANNEL,
+    Item,
+    Payload,
+    Publication,
+    listed,
+    made,
+    publication,
+    publications,
+    user_publication,
+)
 from broker.publisher.statistics import Statistics, Tally
 
 if TYPE_CHECKING:
@@ -141,6 +151,26 @@ class AsyncPublisher:
         )
         if confirm and receivers is not None:
             return receivers
+        return receivers is not None
+
+    @overload
+    async def publish_to_user(self, user: str, event: Payload, *, confirm: Literal[False] = False) -> bool: ...
+    @overload
+    async def publish_to_user(self, user: str, event: Payload, *, confirm: Literal[True]) -> int: ...
+    @overload
+    async def publish_to_user(self, user: str, event: Payload, *, confirm: bool) -> bool | int: ...
+
+    async def publish_to_user(self, user: str, event: Payload, *, confirm: bool = False) -> bool | int:
+        """As `Publisher.publish_to_user`."""
+        receivers = await self.send(
+            lambda: [user_publication(user, event, self.destination.event_max_bytes)],
+            1,
+            await self.deadline(),
+            confirm=confirm,
+            channel=USERS_CHANNEL,
+        )
+        if confirm and receivers is not None:
+            return receivers[0]
         return receivers is not None
 
     def job(

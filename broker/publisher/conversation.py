@@ -6,7 +6,8 @@ another: where Redis does not know the script (any more), nothing of the chunk r
 
 Where Redis does not let this user run the script or use the keys of history, nothing ran either, and a plain
 PUBLISH follows, which the daemon's recorder keeps; once that was taken, the pool asks for no script any more.
-With an idempotency key there is no plain PUBLISH: nobody would remember it.
+With an idempotency key there is no plain PUBLISH: nobody would remember it. What is for a user is never asked of
+a script: it is a plain PUBLISH to the daemons.
 
 Bounds: a chunk has `CHUNK_EVENTS` events and `CHUNK_BYTES`, or one event: so long is Redis held up.
 """
@@ -70,7 +71,7 @@ class Conversation:
         if self._plain:
             prefix = self._keys.channel_prefix
             events = [self._chunk[place] for place in self._plain]
-            return [("PUBLISH", prefix + event.channel, event.payload) for event in events]
+            return [("PUBLISH", prefix + event.channel, event.message) for event in events]
         call = self._call()
         return [call.whole() if self._is_unknown else call.by_digest()]
 
@@ -99,7 +100,9 @@ class Conversation:
 
     def _begin_chunk(self) -> None:
         left = self._batch[len(self.answers) :]
-        is_plain = self._scripting.is_refused and bool(left) and left[0].idempotency_key is None
+        is_plain = bool(left) and (
+            left[0].user is not None or (self._scripting.is_refused and left[0].idempotency_key is None)
+        )
         self._chunk = left if is_plain else left[: _fitting(left)]
         self._found = [None] * len(self._chunk)
         self._settled = 0

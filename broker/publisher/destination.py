@@ -11,7 +11,7 @@ import os
 
 from attrs import field, frozen
 
-from broker.config.address import check_channel_prefix, check_redis_url
+from broker.config.redisname import check_channel_prefix, check_redis_url
 from broker.config.secret import mask_url
 from broker.errors import ConfigError, Problem
 

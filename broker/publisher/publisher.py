@@ -20,7 +20,17 @@ from broker.publisher.exchange import CLOSED_OUTCOME, Outcome
 from broker.publisher.fork import renew_after_fork
 from broker.publisher.front import Front
 from broker.publisher.pool import Pool
-from broker.publisher.publication import Item, Payload, Publication, listed, made, publication, publications
+from broker.publisher.publication import (
+    USERS_CHANNEL,
+    Item,
+    Payload,
+    Publication,
+    listed,
+    made,
+    publication,
+    publications,
+    user_publication,
+)
 from broker.publisher.statistics import Statistics, Tally
 from broker.publisher.timer import Timer
 
@@ -188,6 +198,46 @@ class Publisher:
         )
         if confirm and receivers is not None:
             return receivers
+        return receivers is not None
+
+    @overload
+    def publish_to_user(self, user: str, event: Payload, *, confirm: Literal[False] = False) -> bool: ...
+    @overload
+    def publish_to_user(self, user: str, event: Payload, *, confirm: Literal[True]) -> int: ...
+    @overload
+    def publish_to_user(self, user: str, event: Payload, *, confirm: bool) -> bool | int: ...
+
+    def publish_to_user(self, user: str, event: Payload, *, confirm: bool = False) -> bool | int:
+        """Publish one event to every connection that a user has now, on every daemon, subscribed or not.
+
+        Nothing is kept of it: who connects later does not get it.
+
+        Args:
+            user: who, as in the `sub` of a token; 1 to 256 characters without control characters.
+            event: as for `publish`, and a JSON object.
+
+        Returns:
+            whether Redis took it; with `confirm`, how many daemons received it, 0 for none. Whether the user is
+            connected to one is not known.
+
+        Raises:
+            PublishError, EventError: only with `confirm`.
+
+        Concurrency: as `publish`.
+        """
+        return self.publish_to_user_by(self.deadline(), user, event, confirm=confirm)
+
+    def publish_to_user_by(self, deadline: float, user: str, event: Payload, *, confirm: bool) -> bool | int:
+        """`publish_to_user`, with the time that is left given by whoever has waited already."""
+        receivers = self.send(
+            lambda: [user_publication(user, event, self.destination.event_max_bytes)],
+            1,
+            deadline,
+            confirm=confirm,
+            channel=USERS_CHANNEL,
+        )
+        if confirm and receivers is not None:
+            return receivers[0]
         return receivers is not None
 
     def job(

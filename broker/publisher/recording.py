@@ -26,11 +26,16 @@ from broker.publisher.timer import Timer
 
 @frozen
 class RecordedEvent:
-    """What was published: the channel without the prefix, the event as plain data, and its bytes."""
+    """What was published: the channel without the prefix, the event as plain data, and its bytes.
+
+    Args:
+        user: whom it was published to; then the channel is the daemons' own, `broker:users`.
+    """
 
     channel: str
     event: Any
     payload: bytes
+    user: str | None = None
 
     @property
     def type(self) -> str | None:
@@ -66,6 +71,10 @@ class Recorder(Sequence[RecordedEvent]):
         """The events of one channel, as plain data."""
         return [event.event for event in self if event.channel == channel]
 
+    def to_user(self, user: str) -> list[Any]:
+        """The events that were published to one user, as plain data."""
+        return [event.event for event in self if event.user == user]
+
     def clear(self) -> None:
         """Forget what was recorded, and every idempotency key."""
         self._events.clear()
@@ -92,7 +101,7 @@ class Recorder(Sequence[RecordedEvent]):
                 return self._remembered[memory]
             self._remembered[memory] = self.receivers
         event = json.loads(publication.payload)
-        self._events.append(RecordedEvent(publication.channel, event, publication.payload))
+        self._events.append(RecordedEvent(publication.channel, event, publication.payload, publication.user))
         return self.receivers
 
     def __len__(self) -> int:

@@ -130,6 +130,20 @@ class TrioPublisher:
             partial(self._publisher.publish_many_by, deadline, found, count, confirm=confirm), count
         )
 
+    @overload
+    async def publish_to_user(self, user: str, event: Payload, *, confirm: Literal[False] = False) -> bool: ...
+    @overload
+    async def publish_to_user(self, user: str, event: Payload, *, confirm: Literal[True]) -> int: ...
+    @overload
+    async def publish_to_user(self, user: str, event: Payload, *, confirm: bool) -> bool | int: ...
+
+    async def publish_to_user(self, user: str, event: Payload, *, confirm: bool = False) -> bool | int:
+        """As `Publisher.publish_to_user`."""
+        deadline = await self._deadline()
+        return await self._in_thread(
+            partial(self._publisher.publish_to_user_by, deadline, user, event, confirm=confirm)
+        )
+
     def job(
         self,
         job_id: object,

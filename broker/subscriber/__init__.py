@@ -10,6 +10,8 @@ Wherever events may be missing all the same, on any channel, `on_notice` is told
 What a reconnect cannot mend is raised as a SubscriberError, in no group, by entering or by the `async for`
 after its last event.
 
+A `token` says who subscribes. What is published to that user comes too, with `is_to_user` and no channel.
+
 To go on after a restart of the program, store `Subscription.positions` and give them back as `since`. The
 position of an event is in there as soon as the event came out of the `async for`.
 
@@ -19,10 +21,11 @@ An older broker, which does not speak `broker.v1`, gives no positions: whatever 
 from __future__ import annotations
 
 from broker.errors import SubscriberError
+from broker.subscriber.credential import Token
 from broker.subscriber.event import Event
 from broker.subscriber.gap import Gap
 from broker.subscriber.notice import Notice
 from broker.subscriber.statistics import Statistics
 from broker.subscriber.subscription import Subscription, subscribe
 
-__all__ = ["Event", "Gap", "Notice", "Statistics", "SubscriberError", "Subscription", "subscribe"]
+__all__ = ["Event", "Gap", "Notice", "Statistics", "SubscriberError", "Subscription", "Token", "subscribe"]

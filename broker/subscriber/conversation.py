@@ -1,8 +1,8 @@
 """A conversation: what is said on one connection, and what of it is an event.
 
 With the subprotocol `broker.v1` an event comes in an envelope, `{"channel":...,"position":...,"event":...}`, to
-the letter, so that `event` can be cut out as it was published. All else is the broker's own, and what is
-unknown of that is passed over.
+the letter, so that `event` can be cut out as it was published; what was published to the user has null for channel
+and position. All else is the broker's own, and what is unknown of that is passed over.
 
 Without it, as older brokers speak, events have no envelope, and the broker's own messages are told apart by
 place and shape:
@@ -23,6 +23,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from attrs import define, field, frozen
@@ -33,12 +34,13 @@ from broker.subscriber.gap import Gap
 
 SUBPROTOCOL = "broker.v1"
 UPSTREAM_UNAVAILABLE, UPSTREAM_REFUSED = "upstream_unavailable", "upstream_refused"
-# The session's, which a client does not import: a test holds the two together.
+UNAUTHENTICATED, FORBIDDEN = "unauthenticated", "forbidden"
+# The session's that answer a `subscribe`; a client does not import them, and a test holds the two together.
 ERROR_CODES = ["bad_json", "bad_command", "unknown_command", "bad_channel", "channel_type_refused", "binary_frame"]
-ERROR_CODES += ["too_many_subscriptions", UPSTREAM_REFUSED, UPSTREAM_UNAVAILABLE]
+ERROR_CODES += ["too_many_subscriptions", UPSTREAM_REFUSED, UPSTREAM_UNAVAILABLE, UNAUTHENTICATED, FORBIDDEN]
 
 # A channel and a position have no character that JSON would escape.
-_ENVELOPE = re.compile(r'\{"channel":"([^"\\]+)","position":(?:null|"([^"\\]+)"),"event":')
+_ENVELOPE = re.compile(r'\{"channel":(?:null|"([^"\\]+)"),"position":(?:null|"([^"\\]+)"),"event":')
 
 
 @frozen
@@ -57,7 +59,14 @@ class Waiting:
     text: str
 
 
-Said = Event | Subscribed | Waiting | Gap | None
+@frozen
+class Authenticated:
+    """Our token counts, for so many seconds more; None: for ever, or the broker does not say."""
+
+    seconds: float | None
+
+
+Said = Event | Subscribed | Waiting | Authenticated | Gap | None
 """What one message means; None: nothing to us."""
 
 
@@ -86,7 +95,7 @@ class Conversation:
     def __attrs_post_init__(self) -> None:
         self.awaited = set(self.channels)
 
-    def greet(self, message: str | bytes) -> None:
+    def greet(self, message: str | bytes) -> Authenticated:
         """The first message.
 
         Raises:
@@ -95,6 +104,7 @@ class Conversation:
         first = Event.from_raw(message)
         if first.type != "connected" or not str(first.data.get("clientId")).startswith("ws_"):
             raise SubscriberError(f"{self.shown} is no broker: it greets with {first.raw[:80]!a}")
+        return Authenticated(_seconds_left(first.data))
 
     def requests(self) -> list[str]:
         """What to send to subscribe."""
@@ -118,7 +128,7 @@ class Conversation:
         text = message if isinstance(message, str) else message.decode(errors="replace")
         head = _ENVELOPE.match(text)
         if head is not None and text.endswith("}"):
-            return Event.from_raw(text[head.end() : -1], head[1], head[2])
+            return Event.from_raw(text[head.end() : -1], head[1], head[2], is_to_user=head[1] is None)
         data = Event.from_raw(text).data
         if not data or "event" in data:
             raise SubscriberError(f"{self.shown} does not speak {SUBPROTOCOL}: it says {text[:80]!a}")
@@ -135,7 +145,11 @@ class Conversation:
             self.awaited.discard(data["name"])
             is_position = isinstance(position, str)
             return Subscribed(data["name"], position if is_position else None, data.get("recovered") is True)
-        if kind == "error" and data.get("code") in (ERROR_CODES if self.awaited else (UPSTREAM_REFUSED,)):
+        if kind == "authenticated" and self.is_v1:
+            return Authenticated(_seconds_left(data))
+        # What a new token does not allow is taken away from who was subscribed.
+        at_any_time = (UPSTREAM_REFUSED, FORBIDDEN) if self.is_v1 else (UPSTREAM_REFUSED,)
+        if kind == "error" and data.get("code") in (ERROR_CODES if self.awaited else at_any_time):
             if data["code"] != UPSTREAM_UNAVAILABLE:
                 raise SubscriberError(f"{self.shown} refused: {data['code']}: {data.get('message')}")
             return Waiting(str(data.get("message")))
@@ -143,3 +157,12 @@ class Conversation:
             return None if data["serverTime"] == data.get("timestamp") else _NOT_OURS
         is_farewell = kind == "disconnected" and len(data) == 3 and data.get("message") == "Server shutting down"
         return None if is_farewell else _NOT_OURS
+
+
+def _seconds_left(data: Mapping[str, Any]) -> float | None:
+    """Until the token is over, by the broker's own clock."""
+    try:
+        begin, end = (datetime.fromisoformat(data[key]) for key in ("timestamp", "expiresAt"))
+        return (end - begin).total_seconds()
+    except (KeyError, TypeError, ValueError):
+        return None

@@ -9,22 +9,32 @@ comes, or ends the connection, as its policy for the channel type is. Leaving ta
 
 from __future__ import annotations
 
+import json
 import random
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
+from os import PathLike
 from types import TracebackType
 from typing import cast
 
 import trio
 from attrs import Factory, define, field
-from trio_websocket import WebSocketConnection
+from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from broker.channel import Channel
 from broker.errors import ChannelError, SubscriberError
 from broker.subscriber.bookmarks import Bookmarks
-from broker.subscriber.conversation import SUBPROTOCOL, UPSTREAM_UNAVAILABLE, Conversation, Subscribed, Waiting
+from broker.subscriber.conversation import (
+    SUBPROTOCOL,
+    UPSTREAM_UNAVAILABLE,
+    Authenticated,
+    Conversation,
+    Subscribed,
+    Waiting,
+)
+from broker.subscriber.credential import Credential, NoToken, Token
 from broker.subscriber.event import Event
 from broker.subscriber.gap import Gap
 from broker.subscriber.loss import Loss, leaves
@@ -34,9 +44,10 @@ from broker.subscriber.target import Target
 from broker.subscriber.wire import Wire
 
 BUFFER_EVENTS, BUFFER_CHARACTERS = 1000, 16 * 1024 * 1024
-ANSWER_SECONDS = 10.0  # for each of: TCP and TLS, the handshake, the greeting
+ANSWER_SECONDS = 10.0  # for each of: the token, TCP and TLS, the handshake, the greeting
 CLOSE_SECONDS = 1.0
 BACKOFF_MIN_SECONDS, BACKOFF_MAX_SECONDS = 0.1, 10.0
+RENEWAL_PART = 0.9  # of the time that a token counts: then another one is shown
 HELD_SECONDS = 10.0  # a connection that was live for so long starts the backoff anew
 _NAMES_SHOWN = 5
 
@@ -47,6 +58,8 @@ def subscribe(
     *,
     since: Mapping[str, str] | None = None,
     user_id: str | None = None,
+    token: Token | None = None,
+    ca_file: str | PathLike[str] | None = None,
     on_notice: Callable[[Notice], None] | None = None,
     silence_seconds: float = 75.0,
 ) -> Subscription:
@@ -54,22 +67,27 @@ def subscribe(
 
     Args:
         url: the broker's: `http://host:port`, or https, ws, wss; `/ws` is added where it lacks.
-        channels: names, such as `job_progress:42`.
+        channels: names, such as `job_progress:42`. None is needed where there is a token or a user, who has events
+            of its own.
         since: for some of the channels the position to go on behind, as `Event.position` or
             `Subscription.positions` had it. The others begin with what is published from now on, and with the
             past events that their type has for newcomers.
+        user_id: the user, where the broker has no authentication; with a token, the token says who.
+        token: sent to the broker, so only over TLS or on your own machine. A callable, plain or asynchronous, is asked
+            anew before each connection, and on a live one before its token is over, which renews it in place.
+        ca_file: PEM file of the certificates to trust in place of the system's. `SSL_CERT_FILE` is read too.
         on_notice: called at once, before events that still wait; must not block. What it raises
             ends the subscription, as the cause of a SubscriberError.
         silence_seconds: a connection on which no byte came for so long is made again. The broker
             sends some every 30 s (`websocket.ping_seconds`).
 
     Raises:
-        SubscriberError: a bad URL or channel, or a position that is no text or for none of the channels.
+        SubscriberError: a bad URL, channel, token or file, or a position that is no text or for none of the channels.
     """
     if isinstance(channels, str):
         raise SubscriberError(f"channels must be a list of names; write [{channels!r}]")
     names = dict.fromkeys(_name(channel) for channel in channels)
-    if not names:
+    if not names and token is None and user_id is None:
         raise SubscriberError("no channel to subscribe to; name at least one")
     was = {_name(channel): position for channel, position in (since or {}).items()}
     for name, position in was.items():
@@ -77,8 +95,9 @@ def subscribe(
             raise SubscriberError(f"a position for {name}, which is not subscribed to; name it among the channels")
         if not isinstance(position, str) or not position:
             raise SubscriberError(f"not a position for {name}: {position!r}; take one as the broker gave it")
-    target = Target.from_url(url, user_id)
-    return Subscription(target, tuple(names), Bookmarks.at(was), on_notice or (lambda _: None), silence_seconds)
+    target, credential = Target.from_url(url, user_id, ca_file), Credential(token)
+    notice = on_notice or (lambda _: None)
+    return Subscription(target, credential, tuple(names), Bookmarks.at(was), notice, silence_seconds)
 
 
 def _name(channel: str) -> str:
@@ -97,6 +116,7 @@ class Subscription:
     """
 
     _target: Target
+    _credential: Credential
     _channels: tuple[str, ...]
     _bookmarks: Bookmarks
     _on_notice: Callable[[Notice], None]
@@ -187,7 +207,9 @@ class Subscription:
             if self._leaving:
                 return
             try:
-                self._lost(self._why(error))
+                loss = self._judged(error)
+                if self._entered.is_set():
+                    self._lost(loss.why)
             except SubscriberError as final:
                 self._end = final
                 self._entered.set()
@@ -195,19 +217,21 @@ class Subscription:
                 return
             if self._live_since is not None and trio.current_time() - self._live_since >= HELD_SECONDS:
                 attempt = 0
-            await trio.sleep(random.uniform(0, min(BACKOFF_MAX_SECONDS, BACKOFF_MIN_SECONDS * 2**attempt)))
+            backoff = random.uniform(0, min(BACKOFF_MAX_SECONDS, BACKOFF_MIN_SECONDS * 2**attempt))
+            await trio.sleep(loss.wait_seconds + backoff)
             attempt = min(attempt + 1, 30)
 
     async def _visit(self) -> Exception | None:
         """One connection, from dialling to its loss. Returns what ended it."""
         errors: list[BaseException] = []
         try:
+            token = await self._credential.show(ANSWER_SECONDS)
             with trio.fail_after(ANSWER_SECONDS):
                 stream = await self._target.dial()
             try:
                 wire = Wire(stream, self._silence_seconds)
                 async with trio.open_nursery() as nursery:
-                    await self._converse(nursery, wire)
+                    await self._converse(nursery, wire, token)
                     nursery.cancel_scope.cancel()
             finally:
                 await trio.aclose_forcefully(stream)
@@ -215,25 +239,28 @@ class Subscription:
             errors = leaves(group)
         return cast(Exception, min(errors, key=lambda error: not isinstance(error, SubscriberError), default=None))
 
-    async def _converse(self, nursery: trio.Nursery, wire: Wire) -> None:
+    async def _converse(self, nursery: trio.Nursery, wire: Wire, token: str | None) -> None:
         with trio.fail_after(ANSWER_SECONDS):
-            connection = await self._target.shake_hands(nursery, wire)
+            connection = await self._target.shake_hands(nursery, wire, token)
         wire.is_open = True
         try:
             with trio.CancelScope() as self._reading:
-                await self._read(connection)
+                await self._read(connection, nursery)
         finally:
             self._reading = None
             with trio.move_on_after(CLOSE_SECONDS):  # by itself it waits for the other side for ever
                 await connection.aclose()
 
-    async def _read(self, connection: WebSocketConnection) -> None:
+    async def _read(self, connection: WebSocketConnection, nursery: trio.Nursery) -> None:
         is_v1 = connection.subprotocol == SUBPROTOCOL
         talk = Conversation(self._target.shown, self._channels, dict(self._bookmarks.received), is_v1)
         with trio.fail_after(ANSWER_SECONDS):
-            talk.greet(await connection.get_message())
+            greeted = talk.greet(await connection.get_message())
+        self._renew_later(connection, nursery, greeted)
         for request in talk.requests():
             await connection.send_message(request)
+        if not talk.awaited:
+            self._now_live()
         while True:
             said = talk.receive(await connection.get_message())
             if isinstance(said, Event):
@@ -243,10 +270,25 @@ class Subscription:
             elif isinstance(said, Gap):
                 self._bookmarks.pass_over(said)
                 self._tell_gap(said)
+            elif isinstance(said, Authenticated):
+                self._renew_later(connection, nursery, said)
             elif isinstance(said, Waiting):
                 if self._told != UPSTREAM_UNAVAILABLE:
                     self._tell("waiting", said.text)
                 self._told = UPSTREAM_UNAVAILABLE
+
+    def _renew_later(self, connection: WebSocketConnection, nursery: trio.Nursery, said: Authenticated) -> None:
+        if said.seconds is not None and said.seconds > 0 and self._credential.is_renewable:
+            nursery.start_soon(self._renew, connection, said.seconds * RENEWAL_PART)
+
+    async def _renew(self, connection: WebSocketConnection, seconds: float) -> None:
+        """Show another token before the connection's is over. Where that fails, the broker ends the connection."""
+        await trio.sleep(seconds)
+        if self._live_since is None:
+            return
+        with suppress(NoToken, ConnectionClosed):
+            token = await self._credential.show(ANSWER_SECONDS)
+            await connection.send_message(json.dumps({"type": "authenticate", "token": token}))
 
     async def _put(self, event: Event) -> None:
         while self._characters > BUFFER_CHARACTERS:
@@ -271,6 +313,7 @@ class Subscription:
 
     def _now_live(self) -> None:
         self._live_since = trio.current_time()
+        self._credential.accept()
         if self._away_since is not None:
             self._reconnects += 1
             self._recovered += not self._missed
@@ -282,17 +325,22 @@ class Subscription:
         self._away_since, self._told = None, ""
         self._missed.clear()
 
-    def _why(self, error: Exception | None) -> str:
-        """What ended a connection, in words. Raises SubscriberError if it cannot be mended."""
+    def _judged(self, error: Exception | None) -> Loss:
+        """What ended a connection. Raises SubscriberError if it cannot be mended."""
         if isinstance(error, SubscriberError):
             raise error
         loss = Loss.of(error, silence_seconds=self._silence_seconds, was_live=self._live_since is not None)
-        if not self._entered.is_set():
-            hint = "start it with `broker serve`, or correct the URL"
-            raise SubscriberError(f"cannot subscribe at {self._target.shown}: {loss.why}; {hint}") from error
-        if loss.is_final:
-            raise SubscriberError(f"{self._target.shown} does not want this subscriber back: {loss.why}") from error
-        return loss.why
+        if self._entered.is_set():
+            words = f"{self._target.shown} does not want this subscriber back: {loss.why}"
+        else:
+            words = f"cannot subscribe at {self._target.shown}: {loss.why}; {loss.hint}"
+        if loss.is_of_token:
+            is_expiry = loss.is_expiry and self._entered.is_set()
+            if self._credential.is_renewable if is_expiry else self._credential.refuse(words):
+                return loss
+        if loss.is_final or not self._entered.is_set():
+            raise SubscriberError(words) from error
+        return loss
 
     def _lost(self, why: str) -> None:
         """Tell that the connection is lost; while it is, tell each new reason why there is none yet."""

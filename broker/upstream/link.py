@@ -26,7 +26,7 @@ from broker.config.secret import mask_url
 from broker.config.sections import Redis
 from broker.config.types import BUILT_IN_TYPES, TypeOptions
 from broker.errors import UpstreamError, UpstreamRefused
-from broker.hub import Hub, Outage, UpstreamStatistics
+from broker.hub import INTERNAL, Hub, Outage, UpstreamStatistics
 from broker.interest import Interest
 from broker.message import BAD_STAMP, REFUSALS, refusal
 from broker.run import STAMP, Run, Runs, parsed
@@ -142,7 +142,7 @@ class Link:
         refused_by_type = self.refusals.counts()
         return UpstreamStatistics(
             not self.is_away,
-            self._interest.live_count(),
+            self._interest.live_count(besides=self._prefix + INTERNAL),
             self._messages,
             dict(sum(map(Counter, refused_by_type.values()), Counter[str]())),
             self._outage_count,

@@ -2,10 +2,10 @@
 
     GET /health                 is the process alive
     GET /api/realtime/stats     who is connected, which channels, how Redis is
-    POST /api/publish           events for Redis, from this machine
+    POST /api/publish           events for Redis
+    /api/realtime/...           `administration`
 
-What it shows it is given as a `Census`, what it publishes goes to a `Publishing`; it knows no other part
-of the daemon. Every error is JSON with `error`, `detail` and `hint`.
+The parts of the daemon that it knows are its `Services`. Every error is JSON with `error`, `detail` and `hint`.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
 from broker import __version__
-from broker.census import Census
-from broker.cors import cors_headers, preflight_headers
+from broker.headers import SECURITY_HEADERS
 from broker.request import RequestRefused, error_body
-from broker.submission import Origin
 from broker.timestamp import timestamp
-from broker.web.publishing import Publishing
+from broker.web.administration import add_routes
+from broker.web.services import Asked, Services
 
 _CLIENTS_LISTED = 100
 _CLIENTS_LISTED_MAX = 10_000
 
 
-def create_app(census: Census, publishing: Publishing, cors_origins: tuple[str, ...]) -> QuartTrio:
-    """The app. `cors_origins` may read its answers."""
+def create_app(services: Services) -> QuartTrio:
+    """The app."""
+    origins = services.origins
     app = QuartTrio("broker", static_folder=None)
     # The visit bounds every answer already, by `listen.write_seconds`.
     app.config["RESPONSE_TIMEOUT"] = None
@@ -45,20 +45,25 @@ def create_app(census: Census, publishing: Publishing, cors_origins: tuple[str, 
 
     @app.get("/api/realtime/stats")
     async def stats() -> Response:
+        await services.check_admin(_asked(), changes=False)
         text = request.args.get("clients", str(_CLIENTS_LISTED))
         if not text.isascii() or not text.isdigit() or len(text) > 5 or int(text) > _CLIENTS_LISTED_MAX:
             return _error(400, "clients must be a whole number", f"Ask for ?clients=0 to {_CLIENTS_LISTED_MAX}.")
-        return _json(census.stats(int(text)))
+        return _json(services.census.stats(int(text)))
 
     @app.post("/api/publish")
     async def publish() -> Response:
         body = await request.get_data()
         assert isinstance(body, bytes)
-        count, repeated = await publishing.publish(_origin(), body, request.headers.get("Idempotency-Key"))
+        identity = await services.identify(_asked())
+        key = request.headers.get("Idempotency-Key")
+        count, repeated = await services.publishing.publish(identity, _asked().origin, body, key)
         response = _json({"published": count})
         if repeated:
             response.headers["Idempotency-Replayed"] = "true"
         return response
+
+    add_routes(app, services)
 
     @app.errorhandler(RequestRefused)
     async def declined(refused: RequestRefused) -> Response:
@@ -82,11 +87,13 @@ def create_app(census: Census, publishing: Publishing, cors_origins: tuple[str, 
 
     @app.after_request
     async def allow_origins(response: Response) -> Response:
-        origin = request.headers.get("Origin")
+        page = request.headers.get("Origin")
         if request.method == "OPTIONS":
-            response.headers.update(preflight_headers(origin, cors_origins, response.headers.get("Allow", "GET")))
+            response.headers.update(origins.preflight_headers(page, response.headers.get("Allow", "GET")))
         else:
-            response.headers.update(cors_headers(origin, cors_origins))
+            response.headers.update(origins.cors_headers(page))
+        for name, value in SECURITY_HEADERS.items():
+            response.headers.setdefault(name, value)
         return response
 
     return app
@@ -98,19 +105,17 @@ _DETAILS: Mapping[int, Callable[[], str]] = {
 }
 
 
-def _origin() -> Origin:
-    """Where the request comes from. A unix socket has no addresses."""
-    peer, local = request.scope.get("client"), request.scope.get("server")
-    return Origin(
-        peer[0] if peer else None,
-        local[0] if peer and local else None,
-        {name.lower(): value for name, value in request.headers.items()},
-    )
+def _asked() -> Asked:
+    asked = request.scope["state"]["asked"]
+    assert isinstance(asked, Asked)
+    return asked
 
 
 def _hint(status: int) -> str:
     if status == 404:
-        return "Served here: /ws, /api/stream, /health, /api/realtime/stats, /api/publish."
+        return (
+            "Served here: /ws, /api/stream, /health, /api/publish, /api/realtime/stats, explain, disconnect and revoke."
+        )
     if status == 405:
         return "Use a method that the Allow header names."
     return "Send a request that RFC 9110 allows."

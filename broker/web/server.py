@@ -17,10 +17,9 @@ from typing import Any
 import trio
 from attrs import define, field
 
-from broker.census import Census
 from broker.request import Request
 from broker.visit import Visit, VisitorLeft
-from broker.web.publishing import Publishing
+from broker.web.services import Asked, Services
 
 _NEVER_SECONDS = 7 * 24 * 3600
 
@@ -31,10 +30,12 @@ class Exchange:
 
     Args:
         request: the request's bytes, whole.
+        state: what the app finds in its scope.
     """
 
     _visit: Visit
     _request: bytes
+    state: dict[str, Any]
     answered: trio.Event = field(factory=trio.Event)
     broken: bool = False
     closed: bool = False
@@ -75,15 +76,13 @@ class WebServer:
     Quart and hypercorn take half a second to import, so they are loaded once the doors are open.
     """
 
-    _census: Census
-    _publishing: Publishing
-    _cors_origins: tuple[str, ...]
+    _services: Services
     _answer: Callable[[Exchange], Awaitable[None]] | None = None
 
     async def serve(self, visit: Visit, request: Request) -> bool:
         """Answer one request. Returns whether the connection can carry another."""
         body = await visit.read_body(request)
-        exchange = Exchange(visit, request.whole_bytes(body))
+        exchange = Exchange(visit, request.whole_bytes(body), {"asked": Asked(request, visit)})
         await self.load()(exchange)
         keeps = request.keeps_alive and not (exchange.broken or exchange.closed)
         if not keeps and not exchange.broken:
@@ -93,18 +92,16 @@ class WebServer:
     def load(self) -> Callable[[Exchange], Awaitable[None]]:
         """What answers the request of a exchange. Blocks the first time."""
         if self._answer is None:
-            self._answer = _load(self._census, self._publishing, self._cors_origins)
+            self._answer = _load(self._services)
         return self._answer
 
 
-def _load(
-    census: Census, publishing: Publishing, cors_origins: tuple[str, ...]
-) -> Callable[[Exchange], Awaitable[None]]:
+def _load(services: Services) -> Callable[[Exchange], Awaitable[None]]:
     from hypercorn.app_wrappers import ASGIWrapper
     from hypercorn.config import Config
     from hypercorn.trio.tcp_server import TCPServer
     from hypercorn.trio.worker_context import WorkerContext
-    from hypercorn.typing import ConnectionState, LifespanState
+    from hypercorn.typing import LifespanState
 
     from broker.web.app import create_app
 
@@ -114,13 +111,13 @@ def _load(
     # The door keeps the time between requests.
     config.keep_alive_timeout = _NEVER_SECONDS
     context = WorkerContext(None)
-    asgi = ASGIWrapper(create_app(census, publishing, cors_origins))
+    asgi = ASGIWrapper(create_app(services))
 
     async def answer(exchange: Exchange) -> None:
         async def app(*arguments: Any) -> None:
             await asgi(*arguments)
             exchange.answered.set()
 
-        await TCPServer(app, config, context, ConnectionState(LifespanState()), exchange).run()  # type: ignore[arg-type]
+        await TCPServer(app, config, context, LifespanState(exchange.state), exchange).run()  # type: ignore[arg-type]
 
     return answer

@@ -84,6 +84,14 @@ class DaemonProcess:
         with urllib.request.urlopen(f"{self.url}/api/realtime/stats", timeout=5) as answer:
             return json.load(answer)
 
+    def stats_as(self, token: str) -> Any:
+        """The stats, where a token is needed."""
+        asked = urllib.request.Request(
+            f"{self.url}/api/realtime/stats", headers={"Authorization": f"Bearer {token}"}
+        )
+        with urllib.request.urlopen(asked, timeout=5) as answer:
+            return json.load(answer)
+
     def log(self) -> str:
         return self.log_path.read_text()
 

@@ -71,7 +71,7 @@ def test_refused(port: int, sent: bytes, status: int) -> None:
         b"GET /health HTTP/1.0\r\n\r\n",
         b"GET /health HTTP/1.1\r\nHost: \r\n\r\n",
         b"GET /health HTTP/1.1\r\nHost: [::1]:8000\r\n\r\n",
-        b"GET /health HTTP/1.1\r\nHost: " + b"a" * 63 + b".b.:65535\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: " + b"a" * 63 + b".localhost.:65535\r\n\r\n",
         head(b"GET http://elsewhere.example:1/health HTTP/1.1"),
         head(b"GET  /health  HTTP/1.1"),
         b"\r\n" + head(b"GET /health HTTP/1.1"),
@@ -123,7 +123,7 @@ def test_500_that_say_nothing_are_let_go(port: int, served: DaemonProcess) -> No
     quiet = [RawClient.connect(port) for _ in range(500)]
     began = time.monotonic()
     for client in quiet:
-        assert_refusal(client.answer(), 408)
+        assert client.read_to_end() == b""
         client.sock.close()
     assert time.monotonic() - began < TRICKLE_SECONDS + 2
     with RawClient.connect(port) as client:

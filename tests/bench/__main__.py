@@ -19,6 +19,7 @@ from pathlib import Path
 from tests.bench.bursts import bursts
 from tests.bench.connects import connects
 from tests.bench.figure import show
+from tests.bench.floods import floods
 from tests.bench.loads import table
 from tests.bench.place import opened
 from tests.bench.publishcost import publish_cost
@@ -26,8 +27,10 @@ from tests.bench.publishing import PAYLOAD_BYTES
 from tests.bench.reconnects import reconnects
 from tests.bench.slowclients import slow_clients
 
-PARTS = ("loads", "bursts", "publish", "slow", "reconnects", "connects")
+PARTS = ("loads", "bursts", "publish", "slow", "reconnects", "connects", "floods")
 STORM_CLIENTS = 2000
+FLOOD_CLIENTS = 2000
+FLOODED_CLIENTS = 100
 
 
 def main() -> int:
@@ -61,6 +64,8 @@ def main() -> int:
         if "connects" in parts:
             for transport in ("websocket", "sse"):
                 wrong += show(*connects(place, transport, clients // 2))
+        if "floods" in parts:
+            wrong += show(*floods(place, min(FLOOD_CLIENTS, (descriptors - 500) // 3), FLOODED_CLIENTS))
     print(f"\n{time.monotonic() - begun:.0f} s", "" if not wrong else f"; {wrong} events were WRONG", sep="")
     return 1 if wrong else 0
 

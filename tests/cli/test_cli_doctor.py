@@ -29,7 +29,10 @@ from tests.conftest import errors_of
 
 CHECKS = [
     "connect",
+    "tls",
     "health",
+    "origin",
+    "authentication",
     "stats",
     "websocket",
     "ws subscribe",
@@ -165,7 +168,10 @@ def test_green_as_a_person_sees_it(shared: Shared) -> None:
     number = r"\d+\.\d ms"
     patterns = [
         rf"connect               {daemon.url}, \d+ ms",
+        r"tls                   none: the URL is http, \d+ ms",
         rf"health                healthy, version {re.escape(__version__)}, \d+ ms",
+        r"origin                a page of another site is refused, \d+ ms",
+        r"authentication        off: nobody needs a token, \d+ ms",
         r"stats                 healthy, \d+ clients?, \d+ ms",
         r"websocket             connected as ws_[0-9a-f]{16}, \d+ ms",
         r"ws subscribe          subscribed, \d+ ms",
@@ -182,7 +188,7 @@ def test_green_as_a_person_sees_it(shared: Shared) -> None:
         rf"sse events            5 of 5 in order, latency min {number}, median {number}",
     ]
     *lines, last = done.stdout.splitlines()
-    assert last == "16 checks, all ok"
+    assert last == "19 checks, all ok"
     assert len(lines) == len(patterns)
     for line, pattern in zip(lines, patterns, strict=True):
         assert re.fullmatch(f"ok   {pattern}", line), line
@@ -233,8 +239,8 @@ def test_nothing_listens() -> None:
     assert done.stdout.splitlines() == [
         "FAIL connect               connection refused: nothing listens there",
         "                           start the daemon with `broker serve`, or correct the URL",
-        "skip 15 other checks       the daemon cannot be reached",
-        "1 of 16 failed",
+        "skip 18 other checks       the daemon cannot be reached",
+        "1 of 19 failed",
     ]
 
 
@@ -244,7 +250,8 @@ def test_a_daemon_that_is_frozen(daemon: DaemonProcess) -> None:
         report = Report(daemon.url, "--timeout-seconds", "0.3")
     finally:
         daemon.process.send_signal(signal.SIGCONT)
-    assert report.with_verdict("ok") == ["connect"]
+    assert report.with_verdict("ok") == ["connect", "tls"]
+    assert report.said("origin") == report.said("authentication") == ("skip", "see what health says", "")
     for name in ("health", "stats", "websocket", *LONG_STREAMS, "sse council-score", "sse evaluate-creative"):
         assert report.said(name) == ("fail", "no answer within 0.3 s", LATE)
     assert report.said("publish") == ("skip", "nobody could be subscribed", "")
@@ -299,7 +306,16 @@ def test_another_web_server() -> None:
     assert report.said("stats") == report.said("sse stream") == ("fail", nobody, advice)
     assert report.said("sse council-score") == ("fail", nobody, advice)
     assert report.said("websocket")[1] == "HTTP 404 to the WebSocket handshake: no broker is at that path"
-    assert report.with_verdict("skip") == ["ws subscribe", "ws ping", "ws close", "publish", "ws events", "sse events"]
+    assert report.with_verdict("skip") == [
+        "origin",
+        "authentication",
+        "ws subscribe",
+        "ws ping",
+        "ws close",
+        "publish",
+        "ws events",
+        "sse events",
+    ]
 
 
 def test_what_is_no_web_server_at_all(redis_server: RedisServer) -> None:
@@ -307,7 +323,7 @@ def test_what_is_no_web_server_at_all(redis_server: RedisServer) -> None:
     verdict, text, advice = report.said("health")
     assert (verdict, text.partition(":")[0]) == ("fail", "what answers there does not speak HTTP")
     assert advice == "correct the port in the URL; write https:// if that port speaks TLS"
-    assert report.with_verdict("ok") == ["connect"]
+    assert report.with_verdict("ok") == ["connect", "tls"]
 
 
 def test_a_port_without_tls(shared: Shared) -> None:
@@ -500,12 +516,15 @@ def test_a_proxy_that_changes_headers(shared: Shared) -> None:
 
 def test_publishing_refused(shared: Shared, start_daemon: Callable[..., DaemonProcess]) -> None:
     _, daemon = shared
-    advice = "give --redis URL: then the event goes through Redis, as services publish"
+    advice = (
+        "give --redis URL: then the event goes through Redis, as services publish; or a token that may publish "
+        "job_progress:*, with --token"
+    )
     with proxy(daemon.port, request=lambda head: head.replace(b"\r\n", b"\r\nVia: 1.1 proxy\r\n", 1)) as url:
         report = Report(url)
     verdict, text, said = report.said("publish")
     assert (verdict, said) == ("fail", advice)
-    assert text.startswith("HTTP 403: publishing over HTTP is for this machine only")
+    assert text.startswith("HTTP 403: this is for whoever is on the daemon's machine")
     assert report.said("ws events") == report.said("sse events") == ("skip", "nothing was published", "")
     assert report.with_verdict("fail") == ["publish"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import subprocess
@@ -18,8 +19,9 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.cli import pub
-from broker.cli.pub import JsonError, JsonStream, check_json, command
+from broker.cli import jsonstream
+from broker.cli.jsonstream import JsonError, JsonStream, check_json
+from broker.cli.pub import command
 from broker.config.sections import Embedded
 from broker.upstream.embedded import EmbeddedServer, open_embedded
 
@@ -65,6 +67,48 @@ async def test_the_bytes_arrive_as_given() -> None:
         assert channel == b"job_progress:42"
         # A channel with history: in front is the position.
         assert re.fullmatch(rb"\x01s:(\d+):1:\1 ", message.removesuffix(payload.encode()))
+
+
+async def test_an_event_for_a_user_goes_to_the_daemons() -> None:
+    event = '{ "type":"note", "n":1 }'
+    async with _subscribed("*") as (server, pubsub):
+        result = await _run("--user", "ann b", event, "--redis", server.service_url)
+        assert (result.exit_code, result.output) == (0, "user ann b: received by 1 daemon\n")
+        stream = b'{"n":1}\n{"n":2}\n'
+        for arguments in (["-"], []):
+            result = await _run("--user", "7", *arguments, "--redis", server.service_url, stdin=stream)
+            assert (result.exit_code, result.output) == (
+                0,
+                "user 7: 2 published; the last was received by 1 daemon\n",
+            )
+        assert await _received(pubsub, 5) == [
+            (b"broker:users", b'{"user":"ann b","event":%b}' % event.encode()),
+            *([(b"broker:users", b'{"user":"7","event":{"n":%d}}' % n) for n in (1, 2)] * 2),
+        ]
+    async with open_embedded(Embedded(port=_free_port())) as server:
+        result = await _run("--user", "7", event, "--redis", server.service_url)
+        assert (result.exit_code, result.output) == (0, "user 7: no daemon is there right now\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--user", "", "{}"], "Error: user: 1 to 256 characters, none of them a control character\n"),
+        (["--user", "a\tb", "{}"], "Error: user: 1 to 256 characters, none of them a control character\n"),
+        (["--user", "a", "a:1", "{}"], "Error: with --user there is no channel: give the JSON alone, or pipe it in\n"),
+        (["--user", "a", "[1]"], "Error: the event is not a JSON object, which is all that a user can be sent\n"),
+        (["--user", "a", "{"], "Error: Invalid value for JSON: not JSON at line 1, column 2: "),
+        ([], "Error: Missing argument 'CHANNEL'.\n"),
+        (["broker:users", "{}"], "Error: Invalid value for CHANNEL: channels of type broker are the daemons' own\n"),
+    ],
+)
+async def test_what_cannot_be_published_is_said(arguments: list[str], said: str) -> None:
+    async with _subscribed("*") as (server, pubsub):
+        result = await _run(*arguments, "--redis", server.service_url)
+        assert result.exit_code in (1, 2)
+        assert said in result.stderr
+        assert (await _run("a", "1", "--redis", server.service_url)).exit_code == 0
+        assert await _received(pubsub, 1) == [(b"a", b"1")]
 
 
 async def test_a_user_who_may_only_publish() -> None:
@@ -278,8 +322,7 @@ _JSON = st.recursive(
 )
 def test_a_stream_cut_anywhere_gives_the_same_values(documents: list, sizes: list[int]) -> None:
     texts = [
-        pub.json.dumps(value, ensure_ascii=ascii_only, indent=indent).encode()
-        for value, ascii_only, indent, _ in documents
+        json.dumps(value, ensure_ascii=ascii_only, indent=indent).encode() for value, ascii_only, indent, _ in documents
     ]
     data = b"".join(text + gap.encode() for text, (*_, gap) in zip(texts, documents, strict=True))
     stream, found, at, turn = JsonStream(), [], 0, 0
@@ -306,7 +349,7 @@ def test_a_lost_bracket_is_noticed_long_before_the_end() -> None:
 
 
 def test_a_value_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pub, "_VALUE_MAX_BYTES", 100)
+    monkeypatch.setattr(jsonstream, "VALUE_MAX_BYTES", 100)
     values, problem = JsonStream().feed(b"1\n[" + b"1," * 60)
     assert values == [b"1"]
     assert str(problem) == "the JSON value that began on line 2 is larger than 100 bytes"

@@ -97,7 +97,14 @@ def test_serve_explains_the_options_of_types() -> None:
     assert "validate: What an event from Redis is checked for: off, its size" in words
     assert "Takes one of off, json, event. history_length: How many past events of each channel are kept" in words
     assert "slow_clients: What becomes of a client that reads too slowly. disconnect: it is ended" in words
-    assert "Takes one of auto, disconnect, drop_oldest, latest, catch_up. [BROKER_TYPES]" in words
+    assert "Takes one of auto, disconnect, drop_oldest, latest, catch_up. second_part:" in words
+    assert "Takes one of id, user. [BROKER_TYPES]" in words
+    assert "--listen-cors-origins" not in words
+
+
+def test_serve_knows_the_old_name_of_a_setting() -> None:
+    done = CliRunner().invoke(group, ["serve", "--listen-cors-origins", "*"])
+    assert str(done.exception) == "flag --listen-cors-origins: has a new name; write --listen-allowed-origins"
 
 
 def test_serve_refuses_a_bad_option() -> None:

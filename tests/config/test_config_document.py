@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from broker.config.agreement import disagreements
 from broker.config.document import markdown_table, show, toml_document
-from broker.config.names import SETTINGS, TYPE_OPTIONS, bounds, flag, variable
+from broker.config.names import SECTIONS, SETTINGS, TYPE_OPTIONS, bounds, flag, section_field, variable
 from broker.config.secret import mask_url, shown
 from broker.config.sections import Config
 from broker.config.sources import load
@@ -24,8 +25,11 @@ MARKER = "<!-- generated: broker config table -->\n"
 SETTING_LINE = re.compile(r"# ([a-z_]+ = )")
 TYPE_SETTINGS = [f"types.{type}.{key}" for type in BUILT_IN_TYPES for key in TYPE_OPTIONS]
 DEFAULTS = {
-    section: {key: list(value) if isinstance(value, tuple) else value for key, value in body.items()}
-    for section, body in attrs.asdict(Config(), filter=lambda attribute, _: attribute.name != "types").items()
+    section: {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in attrs.asdict(getattr(Config(), section_field(section))).items()
+    }
+    for section in SECTIONS
 }
 TYPES = {type: attrs.asdict(options) for type, options in BUILT_IN_TYPES.items()}
 ANYWHERE = dict.fromkeys([*SETTINGS, *TYPE_SETTINGS], "somewhere")
@@ -37,8 +41,15 @@ def uncommented(numbers: set[int]) -> str:
     return "\n".join(line.removeprefix("# ") if number in numbers else line for number, line in enumerate(LINES))
 
 
+def read(text: str) -> dict[str, Any]:
+    """The sections of a file, with `[listen.tls]` beside `[listen]`."""
+    document = tomllib.loads(text)
+    document["listen.tls"] = document["listen"].pop("tls")
+    return document
+
+
 def test_the_file_as_shipped_changes_nothing() -> None:
-    assert tomllib.loads(toml_document()) == {
+    assert read(toml_document()) == {
         **{section: {} for section in DEFAULTS},
         "types": {type: {} for type in TYPES},
     }
@@ -46,12 +57,12 @@ def test_the_file_as_shipped_changes_nothing() -> None:
 
 def test_the_file_has_a_line_for_every_setting() -> None:
     assert len(SETTING_LINES) == len(SETTINGS) + len(TYPE_SETTINGS)
-    assert tomllib.loads(uncommented(set(SETTING_LINES))) == {**DEFAULTS, "types": TYPES}
+    assert read(uncommented(set(SETTING_LINES))) == {**DEFAULTS, "types": TYPES}
 
 
 @given(st.sets(st.sampled_from(SETTING_LINES)))
 def test_any_lines_uncommented_are_the_defaults(numbers: set[int]) -> None:
-    document = tomllib.loads(uncommented(numbers))
+    document = read(uncommented(numbers))
     types = document.pop("types")
     assert all(TYPES[type][key] == value for type, body in types.items() for key, value in body.items())
     assert sum(map(len, types.values())) + sum(map(len, document.values())) == len(numbers)
@@ -110,6 +121,8 @@ def test_the_table_of_a_section() -> None:
         "\n"
         "| Setting | Default | Environment variable | Meaning |\n"
         "| --- | --- | --- | --- |\n"
+        '| `log.requests` | `"off"` | `BROKER_LOG_REQUESTS` | on: a line for every request and stream when it is over, '
+        "tokens masked. One of off, on. |\n"
         '| `log.level` | `"info"` | `BROKER_LOG_LEVEL` | The least level that is written. '
         "One of debug, info, warning, error. |\n"
         '| `log.format` | `"auto"` | `BROKER_LOG_FORMAT` | text, json, or auto: text on a terminal, else JSON lines. '
@@ -124,20 +137,21 @@ def test_the_tables_of_types() -> None:
     assert "\n| `types.TYPE.history_length` | `0` | How many past events of each channel are kept, " in section
     assert re.search(r"\n\| `types.TYPE.history_seconds` \| `0.0` \| .* 0.0 to 31622400.0. \|\n", section)
     _, columns, built_in = section.partition(
-        "\n| Type | `validate` | `history_length` | `history_seconds` | `replay` | `slow_clients` |\n"
-        "| --- | --- | --- | --- | --- | --- |\n"
+        "\n| Type | `validate` | `history_length` | `history_seconds` | `replay` | `slow_clients` | "
+        "`second_part` |\n"
+        "| --- | --- | --- | --- | --- | --- | --- |\n"
     )
     assert columns
     assert built_in.splitlines() == [
-        '| `job_progress` | `"json"` | `100` | `3600.0` | `1` | `"auto"` |',
-        '| `video_render` | `"json"` | `100` | `3600.0` | `1` | `"auto"` |',
-        '| `ai_stream` | `"json"` | `1000` | `900.0` | `0` | `"auto"` |',
-        '| `campaign_metrics` | `"json"` | `100` | `3600.0` | `1` | `"auto"` |',
-        '| `ab_test_results` | `"json"` | `100` | `3600.0` | `1` | `"auto"` |',
-        '| `alerts` | `"json"` | `100` | `86400.0` | `0` | `"auto"` |',
-        '| `live_metrics` | `"json"` | `100` | `3600.0` | `1` | `"auto"` |',
-        '| `council_score` | `"json"` | `0` | `0.0` | `0` | `"auto"` |',
-        '| `creative_evaluation` | `"json"` | `0` | `0.0` | `0` | `"auto"` |',
+        '| `job_progress` | `"json"` | `100` | `3600.0` | `1` | `"auto"` | `"id"` |',
+        '| `video_render` | `"json"` | `100` | `3600.0` | `1` | `"auto"` | `"id"` |',
+        '| `ai_stream` | `"json"` | `1000` | `900.0` | `0` | `"auto"` | `"id"` |',
+        '| `campaign_metrics` | `"json"` | `100` | `3600.0` | `1` | `"auto"` | `"id"` |',
+        '| `ab_test_results` | `"json"` | `100` | `3600.0` | `1` | `"auto"` | `"id"` |',
+        '| `alerts` | `"json"` | `100` | `86400.0` | `0` | `"auto"` | `"user"` |',
+        '| `live_metrics` | `"json"` | `100` | `3600.0` | `1` | `"auto"` | `"id"` |',
+        '| `council_score` | `"json"` | `0` | `0.0` | `0` | `"auto"` | `"id"` |',
+        '| `creative_evaluation` | `"json"` | `0` | `0.0` | `0` | `"auto"` | `"id"` |',
     ]
 
 
@@ -148,6 +162,8 @@ def test_show_has_a_line_for_every_setting_and_no_password() -> None:
             "REDIS_URL": "redis://u:hunter2@db:6379/0",
             "BROKER_CHANNELS_DECLARED": "note,task",
             "BROKER_TYPES": "alerts.history_seconds=1e4,alerts.replay=5",
+            "BROKER_AUTH_SECRET": "redis://not/a/URL?but=all@secret",
+            "BROKER_AUTH_ADMIN_KEYS": f"ops:{'0' * 64}",
         },
         file=None,
     )
@@ -155,6 +171,8 @@ def test_show_has_a_line_for_every_setting_and_no_password() -> None:
     assert [line.partition(" = ")[0] for line in lines] == [*SETTINGS, *TYPE_SETTINGS]
     assert [line for line in lines if not line.endswith("  # default")] == [
         'listen.addresses = ["[::1]:0", "unix:/run/b.sock"]  # flag --listen',
+        'auth.secret = "***"  # environment BROKER_AUTH_SECRET',
+        'auth.admin_keys = ["ops:***"]  # environment BROKER_AUTH_ADMIN_KEYS',
         'redis.url = "redis://u:***@db:6379/0"  # environment REDIS_URL',
         'channels.declared = ["note", "task"]  # environment BROKER_CHANNELS_DECLARED',
         "types.alerts.history_seconds = 10000.0  # environment BROKER_TYPES",
@@ -170,6 +188,10 @@ def test_names_of_a_setting() -> None:
     )
     assert (flag("listen.addresses"), flag("redis.url")) == ("--listen", "--redis")
     assert len(set(map(variable, SETTINGS))) == len(set(map(flag, SETTINGS))) == len(SETTINGS)
+
+
+def test_names_of_a_setting_in_a_section_inside_another() -> None:
+    assert (variable("listen.tls.key"), flag("listen.tls.key")) == ("BROKER_LISTEN_TLS_KEY", "--listen-tls-key")
 
 
 def test_bounds_in_words() -> None:

@@ -10,13 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.config.access import Auth
 from broker.config.address import Address
 from broker.config.document import show
-from broker.config.names import SECTIONS, SETTINGS, TYPE_OPTIONS, TYPES_VARIABLE, variable
+from broker.config.names import SECTIONS, SETTINGS, TYPE_OPTIONS, TYPES_VARIABLE, parts_of, section_field, variable
 from broker.config.sections import Channels, Clients, Config, Listen, Log, Redis, WebSocket
 from broker.config.sources import load
 from broker.config.types import BUILT_IN_TYPES
 from broker.errors import ConfigError, Problem
+
+HASH = "0123456789abcdef" * 4
+SECRET = "not to be guessed, and never to be shown"
 
 # A value other than the default for every setting: as a variable, and as it is then.
 SAMPLES: Mapping[str, tuple[str, object]] = {
@@ -28,7 +32,46 @@ SAMPLES: Mapping[str, tuple[str, object]] = {
     "listen.body_seconds": ("2", 2.0),
     "listen.idle_seconds": ("1e2", 100.0),
     "listen.write_seconds": ("3", 3.0),
-    "listen.allowed_origins": ("https://a.example,http://[::1]:8080,*", ("https://a.example", "http://[::1]:8080", "*")),
+    "listen.allowed_origins": (
+        "https://a.example,http://[::1]:8080,*",
+        ("https://a.example", "http://[::1]:8080", "*"),
+    ),
+    "listen.trusted_proxies": ("10.0.0.0/8, ::1,unix", ("10.0.0.0/8", "::1", "unix")),
+    "listen.proxy_protocol": ("127.0.0.1:8000", ("127.0.0.1:8000",)),
+    "listen.tls.certificate": ("chain.pem", "chain.pem"),
+    "listen.tls.key": ("key.pem", "key.pem"),
+    "listen.tls.addresses": ("127.0.0.1:8000", ("127.0.0.1:8000",)),
+    "listen.tls.check_seconds": ("7", 7.0),
+    "auth.mode": ("off", "off"),
+    "auth.secret": (SECRET, SECRET),
+    "auth.key_file": ("keys.pem", "keys.pem"),
+    "auth.jwks": ("https://id.example/keys", "https://id.example/keys"),
+    "auth.jwks_refresh_seconds": ("7", 7.0),
+    "auth.jwks_grace_seconds": ("7", 7.0),
+    "auth.jwks_timeout_seconds": ("7", 7.0),
+    "auth.issuer": ("https://id.example", "https://id.example"),
+    "auth.audience": ("broker,web", ("broker", "web")),
+    "auth.leeway_seconds": ("7", 7.0),
+    "auth.expiry": ("optional", "optional"),
+    "auth.cookie": ("__Host-token", "__Host-token"),
+    "auth.authenticate_seconds": ("7", 7.0),
+    "auth.publish_keys": (f"ci:{HASH}", (f"ci:{HASH}",)),
+    "auth.admin_keys": (f"ops:{HASH},a.b:{HASH}", (f"ops:{HASH}", f"a.b:{HASH}")),
+    "auth.revocation_seconds": ("70", 70.0),
+    "rules.user_subscribe": ("job_progress:*, alerts:{sub}", ("job_progress:*", "alerts:{sub}")),
+    "rules.user_publish": ("chat:*", ("chat:*",)),
+    "rules.anonymous_subscribe": ("public_*:*", ("public_*:*",)),
+    "rules.anonymous_publish": ("votes", ("votes",)),
+    "rules.key_publish": ("job_progress:*", ("job_progress:*",)),
+    "limits.connections_per_user": ("7", 7),
+    "limits.streams_per_user": ("7", 7),
+    "limits.connections_per_ip": ("0", 0),
+    "limits.connects_per_second_per_ip": ("0", 0.0),
+    "limits.connects_burst_per_ip": ("7", 7),
+    "limits.loopback": ("limited", "limited"),
+    "limits.commands_per_second": ("7", 7.0),
+    "limits.commands_burst": ("7", 7),
+    "limits.outbox_total_bytes": ("2097152", 2097152),
     "redis.url": ("rediss://u:p@db:6380/1", "rediss://u:p@db:6380/1"),
     "redis.channel_prefix": ("app:", "app:"),
     "redis.connect_seconds": ("1", 1.0),
@@ -67,10 +110,17 @@ SAMPLES: Mapping[str, tuple[str, object]] = {
     "publish.events_max": ("7", 7),
     "publish.idempotency_seconds": ("7", 7.0),
     "daemon.drain_seconds": ("0", 0.0),
+    "log.requests": ("on", "on"),
     "log.level": ("debug", "debug"),
     "log.format": ("json", "json"),
 }
-
+# What some of them need beside them.
+BESIDE: Mapping[str, Mapping[str, object]] = {
+    "listen.proxy_protocol": {"listen.trusted_proxies": ("10.0.0.5",)},
+    "listen.tls.key": {"listen.tls.certificate": "chain.pem"},
+    "listen.tls.addresses": {"listen.tls.certificate": "chain.pem"},
+    **{setting: {"auth.key_file": "keys.pem"} for setting in ("auth.issuer", "auth.audience", "auth.cookie")},
+}
 
 # Where every setting comes from that nobody gave.
 DEFAULTS = dict.fromkeys(
@@ -78,9 +128,13 @@ DEFAULTS = dict.fromkeys(
 )
 
 
-def config_with(setting: str, value: object) -> Config:
-    section, key = setting.split(".")
-    return attrs.evolve(Config(), **{section: attrs.evolve(getattr(Config(), section), **{key: value})})
+def config_with(given: Mapping[str, object]) -> Config:
+    config = Config()
+    for setting, value in given.items():
+        section, key = parts_of(setting)
+        field = section_field(section)
+        config = attrs.evolve(config, **{field: attrs.evolve(getattr(config, field), **{key: value})})
+    return config
 
 
 def problems(
@@ -96,7 +150,7 @@ def problems(
     with pytest.raises(ConfigError) as caught:
         load(flags=flags or {}, environ=environ or {}, file=at)
     assert all(isinstance(problem, Problem) for problem in caught.value.problems)
-    assert str(caught.value).count("\n") == len(caught.value.problems) - 1
+    assert str(caught.value).count("\n") == sum(str(problem).count("\n") + 1 for problem in caught.value.problems) - 1
     prefix = f"{at.parent}/" if at else ""
     return [(problem.where.removeprefix(prefix), problem.what) for problem in caught.value.problems]
 
@@ -119,24 +173,25 @@ def test_there_is_a_sample_for_every_setting() -> None:
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_every_setting_has_its_variable(setting: str) -> None:
     text, value = SAMPLES[setting]
-    effective = load(flags={}, environ={variable(setting): text}, file=None)
-    assert effective.config == config_with(setting, value) != Config()
-    assert type(getattr(getattr(effective.config, setting.split(".")[0]), setting.split(".")[1])) is type(value)
-    assert effective.origins == {
-        **DEFAULTS,
-        setting: f"environment {variable(setting)}",
-    }
+    beside = BESIDE.get(setting, {})
+    effective = load(flags=beside, environ={variable(setting): text}, file=None)
+    assert effective.config == config_with({**beside, setting: value}) != config_with(beside)
+    section, key = parts_of(setting)
+    assert type(getattr(getattr(effective.config, section_field(section)), key)) is type(value)
+    assert effective.origins[setting] == f"environment {variable(setting)}"
+    assert {name for name, origin in effective.origins.items() if origin != "default"} == {setting, *beside}
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_every_setting_has_its_flag(setting: str) -> None:
-    value = SAMPLES[setting][1]
-    assert load(flags={setting: value}, environ={}, file=None).config == config_with(setting, value)
+    given = {**BESIDE.get(setting, {}), setting: SAMPLES[setting][1]}
+    assert load(flags=given, environ={}, file=None).config == config_with(given)
 
 
 def test_the_first_source_that_has_a_setting_wins(file: Path) -> None:
     file.write_text(
         "[log]\nlevel = 'error'\nformat = 'json'\n[listen]\nbacklog = 5\naddresses = ['a:1']\nidle_seconds = 7\n"
+        "[auth]\nmode = 'off'\n"
     )
     effective = load(
         flags={"listen.addresses": ("c:3",), "log.level": None, "listen.allowed_origins": (), "log.format": "text"},
@@ -144,13 +199,16 @@ def test_the_first_source_that_has_a_setting_wins(file: Path) -> None:
         file=file,
     )
     assert effective.config == Config(
-        listen=Listen(backlog=5, addresses=("c:3",), idle_seconds=7.0), log=Log(level="debug", format="text")
+        listen=Listen(backlog=5, addresses=("c:3",), idle_seconds=7.0),
+        auth=Auth(mode="off"),
+        log=Log(level="debug", format="text"),
     )
     assert effective.origins == {
         **DEFAULTS,
         "listen.addresses": "flag --listen",
         "listen.backlog": str(file),
         "listen.idle_seconds": str(file),
+        "auth.mode": str(file),
         "log.level": "environment BROKER_LOG_LEVEL",
         "log.format": "flag --log-format",
     }
@@ -408,7 +466,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_keys_that_are_not_plain(file: Path) -> None:
     assert problems('[log]\n"a\\nb" = 1\n["redis://:hunter2@db"]\n', at=file) == [
-        (r"broker.toml: log.'a\nb'", "is not a setting; [log] has level, format"),
+        (r"broker.toml: log.'a\nb'", "is not a setting; [log] has requests, level, format"),
         (
             "broker.toml: 'redis://:***@db'",
             f"is not a section; the sections are {', '.join(SECTIONS)}, types",
@@ -419,7 +477,9 @@ def test_keys_that_are_not_plain(file: Path) -> None:
 def test_a_secret_never_stands_in_a_message(file: Path) -> None:
     urls = ["http://:{}@db", "redis://:{}/x@db", "{}", ":{}@db", "redis://:{}@db\\n", "redis://db:x?password={}"]
     for url in (form.format("hunter2") for form in urls):
-        environ = {variable(setting): url for setting in SETTINGS if setting != "redis.channel_prefix"}
+        # A file or an issuer may be called anything, and a type is told by its name.
+        free = {"redis.channel_prefix", "auth.key_file", "auth.issuer", "listen.tls.certificate", "listen.tls.key"}
+        environ = {variable(setting): url for setting in SETTINGS if setting not in free}
         quoted = f'"{url}"'
         text = f"redis.url = {quoted}\nlisten.allowed_origins = [{quoted}]\nlog.level = {{ a = {quoted} }}\n"
         if url == "hunter2":

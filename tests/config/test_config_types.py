@@ -126,7 +126,7 @@ def test_everything_wrong_with_the_tables_is_said_at_once(file: Path) -> None:
         (
             "broker.toml: types.job_progress.colour",
             "is not an option of a channel type; there is validate, "
-            "history_length, history_seconds, replay, slow_clients",
+            "history_length, history_seconds, replay, slow_clients, second_part",
         ),
         ("broker.toml: types.alerts.validate", "'evnt' is not known; write one of off, json, event"),
         (
@@ -193,7 +193,7 @@ def test_numbers_are_read_from_every_source(file: Path) -> None:
         "note": TypeOptions(slow_clients="latest"),
     }
     assert [type(value) for value in attrs.astuple(effective.config.types["job_progress"])] == [
-        *(str, int, float, int, str)
+        *(str, int, float, int, str, str)
     ]
     lines = show(effective).splitlines()
     assert [line for line in lines if line.startswith(("types.job_progress.", "types.note."))] == [
@@ -202,11 +202,13 @@ def test_numbers_are_read_from_every_source(file: Path) -> None:
         "types.job_progress.history_seconds = 1.5  # flag --type",
         "types.job_progress.replay = 5  # environment BROKER_TYPES",
         'types.job_progress.slow_clients = "auto"  # default',
+        'types.job_progress.second_part = "id"  # default',
         'types.note.validate = "json"  # default',
         "types.note.history_length = 0  # default",
         "types.note.history_seconds = 0.0  # default",
         f"types.note.replay = 0  # {file}",
         'types.note.slow_clients = "latest"  # flag --type',
+        'types.note.second_part = "id"  # default',
     ]
 
 

@@ -14,14 +14,17 @@ from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
 from broker import __version__
+from broker.auth.identity import ANONYMOUS, Identity
+from broker.auth.rules import RuleBook
 from broker.channel import Channel
 from broker.cli import group
+from broker.config.access import Rules
 from broker.errors import ChannelError
 from broker.events import EVENT_TYPES
 from broker.events.asyncapi import asyncapi_document
 from broker.inquiry import PATHS, InquiryRefused, inquiry_from_query
 from broker.request import RequestRefused
-from broker.session import Reply, Session
+from broker.session import Authenticate, Reply, Session
 from broker.stream import stream_of
 from broker.submission import submission_of
 from tests.events.examples import BY_TYPE, EXAMPLES, STAMP
@@ -35,16 +38,19 @@ DOCUMENT = asyncapi_document()
 CHANNELS = DOCUMENT["channels"]
 OPERATIONS = DOCUMENT["operations"]
 OF_EVENTS = {name: channel for name, channel in CHANNELS.items() if not channel["address"].startswith("/")}
+LAST = ["Error", "TokenExpired", "ServerShutdown"]
 # What is no event of the registry, as it is sent.
 PLAIN = {
     "Subscribe": {"type": "subscribe", "channel": "alerts:u1"},
     "Unsubscribe": {"type": "unsubscribe", "channel": {"type": "alerts", "id": None, "userId": "u1"}},
+    "Authenticate": {"type": "authenticate", "token": "t"},
+    "Publish": {"type": "publish", "channel": "a:1", "event": {"type": "x"}},
     "Ping": {"type": "ping"},
     "Pong": {"type": "pong", "timestamp": STAMP},
     "ServerShutdown": {"type": "server_shutdown", "message": "Server is shutting down", "timestamp": STAMP},
     "EvaluationConnected": {**BY_TYPE["connected"].whole_wire, "evaluationId": "0" * 32},
     "Submission": {"channel": "a:1", "event": {"type": "x"}},
-    "Published": {"published": 1},
+    "SubmissionTaken": {"published": 1},
     "Refusal": {"error": "Bad Request", "detail": "d", "hint": "h"},
 }
 PARTS = st.text(st.sampled_from("aZ9_-.@=+~"), min_size=1, max_size=3)
@@ -113,7 +119,7 @@ class TestTheDocument:
             assert validator(name).is_valid(wire)
             assert wire.get("type", message["name"]) == message["name"]
             for field in PLAIN.get(name, {"type": ""}):
-                if (name, field) != ("EvaluationConnected", "clientId"):
+                if name != "EvaluationConnected" or field not in ("clientId", "userId", "expiresAt"):
                     assert not validator(name).is_valid({key: wire[key] for key in wire if key != field})
             if "type" in wire:
                 assert not validator(name).is_valid({**wire, "type": "shout"})
@@ -217,29 +223,41 @@ class TestSessions:
         assert (channel["address"], servers_of(channel)) == ("/ws", ["websocket"])
         assert channel["bindings"]["ws"]["query"]["properties"].keys() == {"userId"}
         assert messages_of(OPERATIONS["receive_session_websocket"]) == [
-            "Connected", "Subscribed", "Unsubscribed", "Gap", "Pong", "Heartbeat", "Error", "Disconnected",
+            "Connected", "Subscribed", "Unsubscribed", "Authenticated", "Published", "Pong",
+            "Gap", "Heartbeat", "Error", "Disconnected",
         ]  # fmt: skip
         for name, answers in {
             "Subscribe": ["Subscribed", "Error"],
             "Unsubscribe": ["Unsubscribed", "Error"],
+            "Authenticate": ["Authenticated", "Error"],
+            "Publish": ["Published", "Error"],
             "Ping": ["Pong"],
         }.items():
             operation = OPERATIONS[f"send_{name.lower()}"]
             assert (operation["action"], messages_of(operation)) == ("send", [name])
             assert messages_of(operation["reply"]) == answers
 
-    @given(st.sampled_from(["subscribe", "unsubscribe", "ping"]), CHANNEL)
-    def test_what_a_client_may_say(self, type: str, channel: Any) -> None:
-        session = Session(10, None)
-        said = {"type": type, "channel": channel}
+    @given(st.sampled_from(["subscribe", "unsubscribe", "ping", "publish"]), CHANNEL, ANYTHING | st.just({}))
+    def test_what_a_client_may_say(self, type: str, channel: Any, event: Any) -> None:
+        session = Session(10, None, rules=RuleBook(Rules(anonymous_publish=("*",)), {}))
+        said = {"type": type, "channel": channel, "event": event}
         steps = session.receive_text(json.dumps(said), 0.0)
         is_refused = any(isinstance(step, Reply) and b'"code"' in step.body for step in steps)
         assert validator(type.capitalize()).is_valid(said) == (not is_refused)
 
+    @given(ANYTHING)
+    def test_a_token_is_a_text(self, token: Any) -> None:
+        session = Session(10, None, identity=Identity(ANONYMOUS))
+        said = {"type": "authenticate", "token": token}
+        is_looked_at = session.receive_text(json.dumps(said), 0.0) == [Authenticate(token)]
+        assert validator("Authenticate").is_valid(said) == is_looked_at
+
     def test_over_event_streams(self) -> None:
         channel = CHANNELS["session_sse"]
         assert (channel["address"], servers_of(channel)) == ("/api/stream", ["sse"])
-        assert set(channel["messages"]) == {"Connected", "Gap", "Error", "Complete", "ServerShutdown"}
+        assert set(channel["messages"]) == {
+            "Connected", "Gap", "Error", "TokenExpired", "ServerShutdown", "Complete",
+        }  # fmt: skip
         http = OPERATIONS["receive_session_sse"]["bindings"]["http"]
         assert (http["method"], http["query"]["required"]) == ("GET", ["channel"])
         assert set(http["query"]["properties"]) == {"channel", "userId"}
@@ -253,7 +271,7 @@ class TestSessions:
         assert channel["description"].startswith(f"The channel {stream.channels[0].type}:{{")
         (carried,) = (kind for kind in EVENT_TYPES.values() if kind.channel_type == stream.channels[0].type)
         end = {"Complete"} if stream.finite else set()
-        assert set(channel["messages"]) == {"Connected", "Gap", carried.__name__, "Error", "ServerShutdown"} | end
+        assert set(channel["messages"]) == {"Connected", "Gap", carried.__name__, *LAST} | end
 
 
 class TestEvaluations:
@@ -264,7 +282,7 @@ class TestEvaluations:
         for channel, address in ((name, path), (f"{name}_evaluationId", f"{path}/{{evaluationId}}")):
             assert (CHANNELS[channel]["address"], servers_of(CHANNELS[channel])) == (address, ["sse"])
             assert messages_of(OPERATIONS[f"receive_{channel}"]) == [
-                "EvaluationConnected", step, "EvaluationRestarted", "Complete", "Error", "ServerShutdown",
+                "EvaluationConnected", step, "EvaluationRestarted", "Complete", *LAST,
             ]  # fmt: skip
         watching = OPERATIONS[f"receive_{name}_evaluationId"]["bindings"]["http"]["query"]
         assert set(watching["properties"]) == {"lastEventId", "userId"}
@@ -303,19 +321,20 @@ class TestPublishing:
         channel, operation = CHANNELS["publish_http"], OPERATIONS["send_publish_http"]
         assert (channel["address"], servers_of(channel)) == ("/api/publish", ["http"])
         assert (operation["action"], messages_of(operation)) == ("send", ["Submission"])
-        assert messages_of(operation["reply"]) == ["Published", "Refusal"]
+        assert messages_of(operation["reply"]) == ["SubmissionTaken", "Refusal"]
         assert operation["bindings"]["http"]["method"] == "POST"
 
-    ITEM = st.fixed_dictionaries(
-        {}, optional={"channel": CHANNEL, "event": ANYTHING | st.just({}) | st.just({"type": "x"}), "more": ANYTHING}
-    )
+    EVENT = ANYTHING | st.just({}) | st.just({"type": "x"})
+    USER = ANYTHING | st.text(max_size=3) | st.sampled_from(["u" * 256, "u" * 257, "\u0085", "\u2028", "a\n", ""])
+    ITEM = st.fixed_dictionaries({}, optional={"channel": CHANNEL, "user": USER, "event": EVENT, "more": ANYTHING})
 
     @given(ANYTHING | ITEM | st.lists(ITEM, max_size=3))
     def test_a_submission_is_what_the_daemon_takes(self, wire: Any) -> None:
         try:
             submission_of(
-                json.dumps(wire).encode(), types={}, serves_undeclared=True, events_max=1000, message_max_bytes=10_000
-            )
+                json.dumps(wire).encode(), types={}, serves_undeclared=True, events_max=1000, message_max_bytes=10_000,
+                objection=lambda channel: None,
+            )  # fmt: skip
             is_taken = True
         except RequestRefused:
             is_taken = False

@@ -104,7 +104,8 @@ def test_the_registry_is_the_table_of_the_contract() -> None:
     assert list(EVENT_TYPES) == [
         "job_progress", "video_render_progress", "ai_stream_chunk", "council_score_stream", "ai_evaluation_stream",
         "campaign_metrics", "ab_test_result", "live_metric_update", "alert", "evaluation_restarted", "complete",
-        "connected", "disconnected", "error", "heartbeat", "subscribed", "unsubscribed", "gap",
+        "connected", "authenticated", "token_expired", "disconnected", "error", "heartbeat",
+        "subscribed", "unsubscribed", "published", "gap",
     ]  # fmt: skip
 
 

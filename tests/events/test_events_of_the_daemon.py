@@ -66,7 +66,7 @@ def test_a_whole_conversation(redis_server: RedisServer, start_daemon: Callable[
     assert without_time(said["error"]) == {
         "type": "error",
         "code": "unknown_command",
-        "message": "unknown command 'shout'; use subscribe, unsubscribe or ping",
+        "message": "unknown command 'shout'; use subscribe, unsubscribe, authenticate, publish or ping",
     }
     assert without_time(greeted) == {"type": "connected", "message": "SSE connection established"}
     assert isinstance(greeted, Connected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +13,7 @@ import redis
 import trio
 from attrs import define, field
 
-from broker.publisher import AsyncPublisher, Publisher, RecordingPublisher, Statistics, TrioPublisher
+from broker.publisher import AsyncPublisher, Publisher, RecordedEvent, RecordingPublisher, Statistics, TrioPublisher
 
 BOUND_SECONDS = 5.0
 
@@ -25,6 +26,7 @@ class Surface(Protocol):
 
     def publish(self, *arguments: Any, **options: Any) -> Any: ...
     def publish_many(self, *arguments: Any, **options: Any) -> Any: ...
+    def publish_to_user(self, *arguments: Any, **options: Any) -> Any: ...
     def run_job(self, job_id: object, steps: list[Step], **options: Any) -> None: ...
     def statistics(self) -> Statistics: ...
     def close(self) -> None: ...
@@ -40,6 +42,9 @@ class Sync:
 
     def publish_many(self, *arguments: Any, **options: Any) -> Any:
         return self.publisher.publish_many(*arguments, **options)
+
+    def publish_to_user(self, *arguments: Any, **options: Any) -> Any:
+        return self.publisher.publish_to_user(*arguments, **options)
 
     def run_job(self, job_id: object, steps: list[Step], **options: Any) -> None:
         with self.publisher.job(job_id, **options) as job:
@@ -78,6 +83,9 @@ class Async:
 
     def publish_many(self, *arguments: Any, **options: Any) -> Any:
         return self.run(partial(self.publisher.publish_many, *arguments, **options))
+
+    def publish_to_user(self, *arguments: Any, **options: Any) -> Any:
+        return self.run(partial(self.publisher.publish_to_user, *arguments, **options))
 
     def run_job(self, job_id: object, steps: list[Step], **options: Any) -> None:
         async def body() -> None:
@@ -170,13 +178,20 @@ class RecordedEar:
     publisher: RecordingPublisher
 
     def hear(self, count: int | None) -> list[tuple[str, bytes]]:
-        found = [(event.channel, event.payload) for event in self.publisher.published]
+        found = [(event.channel, _in_redis(event)) for event in self.publisher.published]
         self.publisher.published.clear()
         assert count is None or len(found) == count, found
         return found
 
     def close(self) -> None:
         pass
+
+
+def _in_redis(event: RecordedEvent) -> bytes:
+    """What a publisher with a Redis would have published."""
+    if event.user is None:
+        return event.payload
+    return b'{"user":%b,"event":%b}' % (json.dumps(event.user, ensure_ascii=False).encode(), event.payload)
 
 
 Ear = RedisEar | RecordedEar

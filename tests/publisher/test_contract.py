@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from broker.auth import rules
 from broker.errors import ChannelError, EventError, PublishError
 from broker.events import Connected, JobProgress
-from broker.publisher import RecordingPublisher
+from broker.publisher import RecordingPublisher, publication
+from broker.publisher.publication import USERS_CHANNEL
 from tests.actors.redis_server import RedisServer
 from tests.publisher.surfaces import REAL, Ear, RecordedEar, RedisEar, Surface, Sync, unstamped
 
@@ -113,6 +115,8 @@ _WRONG = [
         "channel 'a b' has a ",
     ),
     ((Connected(message="hello"),), EventError, "connected: has no channel"),
+    (("broker:users", _DICT), ChannelError, "channels of type broker are the daemons' own; publish to another"),
+    (("broker", _DICT), ChannelError, "channels of type broker are the daemons' own; publish to another"),
 ]
 
 
@@ -135,6 +139,77 @@ def test_what_is_no_event_is_counted_and_only_raised_when_asked(
         "use letters, digits and _ - . @ = + ~",
         f"closed; {len(_WRONG) - 1} more events were lost: invalid",
     ]
+
+
+def test_an_event_for_a_user_goes_to_the_daemons(both: tuple[Surface, Ear]) -> None:
+    surface, ear = both
+    raw = b'{ "type":"note",\n "a":"\\u00e4" }'
+    user = 'ann "7", \u00e4:*'
+    assert surface.publish_to_user("7", _EVENT) is True
+    assert surface.publish_to_user(user, raw, confirm=True) == 1
+    assert surface.publish_to_user("u" * 256, _DICT, confirm=False) is True
+    assert surface.publish_to_user("7", {"type": "note"}) is True
+    heard = ear.hear(4)
+    assert [channel for channel, _ in heard] == ["broker:users"] * 4
+    assert [payload for _, payload in heard[:3]] == [
+        b'{"user":"7","event":%b}' % _EVENT.encode(),
+        b'{"user":"ann \\"7\\", %b:*","event":%b}' % ("\u00e4".encode(), raw),
+        b'{"user":"%b","event":%b}' % (b"u" * 256, json.dumps(_DICT, separators=(",", ":")).encode()),
+    ]
+    assert _TIMESTAMP.fullmatch(json.loads(heard[3][1])["event"]["timestamp"])
+    assert (surface.statistics().published, surface.statistics().lost_total) == (4, 0)
+
+
+_NO_USER = "user: 1 to 256 characters, none of them a control character"
+_NOT_FOR_A_USER = [
+    *(
+        ((user, _DICT), _NO_USER)
+        for user in ("", "u" * 257, "a\nb", "a\x00", "\x7f", "a\x85", "a\u2028", "a\u2029", "\ud800", None, 7, b"u")
+    ),
+    (("u", "1"), "the event is not a JSON object, which is all that a user can be sent"),
+    (("u", ' [{"type": "x"}]'), "the event is not a JSON object, which is all that a user can be sent"),
+    (("u", '{"type": "x"}, {}'), "the event is not JSON; publish an event, a mapping, or one JSON value"),
+    (("u", '{"a":1}}'), "the event is not JSON; publish an event, a mapping, or one JSON value"),
+    (("u", None), "NoneType is no event; publish an event, a mapping, or JSON as text or bytes"),
+    (("u", {"n": 1}), "type: an event needs a type, a text such as job_progress"),
+    (("u", {"type": "x" * 1000}), "the event has 1050 bytes; at most 1000, or the daemon drops it"),
+]
+
+
+def test_what_is_for_no_user_is_counted_and_only_raised_when_asked(both: tuple[Surface, Ear]) -> None:
+    surface, ear = both
+    for count, (arguments, said) in enumerate(_NOT_FOR_A_USER):
+        with pytest.raises(EventError) as caught:
+            surface.publish_to_user(*arguments, confirm=True)
+        assert str(caught.value).startswith(said)
+        assert surface.publish_to_user(*arguments) is False
+        assert surface.statistics().lost == {"invalid": 2 * count + 2}
+    assert ear.hear(0) == []
+
+
+def test_a_closed_publisher_loses_what_is_for_a_user(both: tuple[Surface, Ear]) -> None:
+    surface, ear = both
+    surface.close()
+    assert surface.publish_to_user("7", _DICT) is False
+    with pytest.raises(PublishError, match=r"^broker:users: the publisher is closed$"):
+        surface.publish_to_user("7", _DICT, confirm=True)
+    assert dict(surface.statistics().lost) == {"closed": 2}
+    assert ear.hear(0) == []
+
+
+def test_a_test_sees_what_was_sent_to_a_user() -> None:
+    with RecordingPublisher() as publisher:
+        publisher.publish_to_user("7", _DICT)
+        publisher.publish("a", _DICT)
+        assert publisher.published.to_user("7") == [_DICT]
+        assert publisher.published.to_user("8") == []
+        assert publisher.published.channels == ["broker:users", "a"]
+        assert [event.user for event in publisher.published] == ["7", None]
+
+
+def test_the_channel_of_the_daemons_is_of_the_type_that_no_rule_allows() -> None:
+    assert f"{rules.RESERVED_TYPE}:users" == USERS_CHANNEL
+    assert publication.RESERVED_TYPE == rules.RESERVED_TYPE
 
 
 def test_one_that_is_wrong_refuses_the_batch(both: tuple[Surface, Ear]) -> None:

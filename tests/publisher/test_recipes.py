@@ -16,7 +16,9 @@ from typing import Any
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
+from broker.cli import group
 from tests.actors.daemon_process import DaemonProcess
 from tests.actors.redis_server import RedisServer
 from tests.publisher.surfaces import RedisEar
@@ -59,6 +61,7 @@ def test_every_block_of_the_page_is_run_here() -> None:
     headings = re.findall(r"^#+ (.*)$", _PAGE.read_text(), flags=re.MULTILINE)
     assert {heading: len(_blocks(heading)) for heading in headings if _blocks(heading)} == {
         "Publishing from Python": 1,
+        "To a user": 1,
         "Progress of a job": 1,
         "In tests": 3,
         "redis-py alone": 1,
@@ -67,7 +70,7 @@ def test_every_block_of_the_page_is_run_here() -> None:
         "Django, after the commit": 1,
         "Celery": 1,
         "A shell script": 1,
-        "curl": 1,
+        "curl": 2,
     }
 
 
@@ -78,6 +81,13 @@ def test_the_first_lines(ear: RedisEar) -> None:
     assert (first, job["type"], job["progress"]) == ("job_progress:42", "job_progress", 0.4)
     assert (second, alert["type"], alert["title"]) == ("alerts:user_7", "alert", "Budget spent")
     assert set(alert) == {"type", "title", "message", "timestamp"}
+
+
+def test_to_a_user(ear: RedisEar) -> None:
+    module = _run(*_blocks("To a user"))
+    module.publisher.close()
+    [(channel, message)] = _heard(ear, 1)
+    assert (channel, message["user"], message["event"]["title"]) == ("broker:users", "user_7", "Budget spent")
 
 
 def test_progress_of_a_job(ear: RedisEar) -> None:
@@ -257,22 +267,44 @@ def test_a_shell_script(ear: RedisEar, tmp_path: Path) -> None:
     environ = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     done = subprocess.run(["sh", "-c", script], env=environ, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
-    assert [(channel, event["progress"]) for channel, event in _heard(ear, 4)] == [
+    *progress, to_user = _heard(ear, 5)
+    assert [(channel, event["progress"]) for channel, event in progress] == [
         ("job_progress:42", progress) for progress in (0.5, 0.1, 0.2, 0.3)
     ]
+    assert to_user == ("broker:users", {"user": "user_7", "event": {"type": "alert", "title": "Budget spent"}})
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
 def test_curl(redis_server: RedisServer, start_daemon: Callable[..., DaemonProcess]) -> None:
     ear = RedisEar(redis_server.client())
     daemon = start_daemon(redis_server.url)
-    [script] = _blocks("curl")
+    script, _ = _blocks("curl")
     assert "http://127.0.0.1:8000" in script
     script = script.replace("http://127.0.0.1:8000", daemon.url)
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     [(channel, event)] = _heard(ear, 1)
     assert (channel, event) == ("job_progress:42", {"type": "job_progress", "jobId": "42", "progress": 0.5})
+    ear.close()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+def test_curl_with_an_api_key(redis_server: RedisServer, start_daemon: Callable[..., DaemonProcess]) -> None:
+    done = CliRunner().invoke(group, ["key", "create", "billing"])
+    key, line = done.stdout.splitlines()[:2]
+    [digest] = re.findall(r'publish_keys = \["(billing:[0-9a-f]+)"\]', line)
+    ear = RedisEar(redis_server.client())
+    daemon = start_daemon(redis_server.url, "--auth-publish-keys", digest)
+    _, script = _blocks("curl")
+    script = script.replace("http://127.0.0.1:8000", daemon.url)
+    for shown, status in ((f"{key}x", 22), (key, 0)):
+        environ = os.environ | {"BROKER_KEY": shown}
+        done = subprocess.run(["sh", "-ec", script], capture_output=True, text=True, timeout=30, env=environ)
+        assert done.returncode == status, done.stdout + done.stderr
+    assert _heard(ear, 2) == [
+        ("job_progress:42", {"type": "job_progress", "jobId": "42", "progress": 0.5}),
+        ("broker:users", {"user": "user_7", "event": {"type": "alert", "title": "Budget spent"}}),
+    ]
     ear.close()
 
 

@@ -10,6 +10,7 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from broker.auth.identity import OPEN, Identity
 from broker.client import Client
 from broker.config.sections import Clients
 from broker.ending import (
@@ -75,7 +76,7 @@ class Life:
         self.ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
         self.ours.setblocking(False)
         self.peer.setblocking(False)
-        self.client = Client("c1", "websocket", "u1", self.ours, BOUNDS)
+        self.client = Client("c1", "websocket", Identity(OPEN, "u1"), self.ours, BOUNDS)
         self.change = change
         self.ending: Ending | None = None
         self.ended_at: float | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from broker import session
+from broker import errorcode
 from broker.ending import ENDINGS, Ending
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "endings.md"
@@ -33,6 +33,6 @@ def test_names_are_unique_and_reasons_fit_a_close_frame() -> None:
 
 
 def test_the_docs_name_every_error_code() -> None:
-    codes = {value for name, value in vars(session).items() if name.isupper() and isinstance(value, str)}
+    codes = {value for name, value in vars(errorcode).items() if name.isupper() and isinstance(value, str)}
     text = DOCS.read_text()
     assert {code for code in codes if f"`{code}`" not in text} == set()

@@ -7,6 +7,7 @@ import socket
 import trio
 import trio.testing
 
+from broker.auth.identity import NOBODY
 from broker.client import Client
 from broker.config.sections import Clients, Sse
 from broker.ending import COMPLETE
@@ -19,7 +20,7 @@ async def test_nothing_comes_behind_the_end_of_a_stream() -> None:
     ours, peer = socket.socketpair()
     ours.setblocking(False)
     hub = hub_on(FakeUpstream(live={b"video_render:7"}))
-    client = Client("sse_1", "sse", None, ours, Clients())
+    client = Client("sse_1", "sse", NOBODY, ours, Clients())
     names = (b"video_render:7",)
     endings = []
 
@@ -46,7 +47,7 @@ async def test_a_stream_says_why_it_waits() -> None:
     ours, peer = socket.socketpair()
     ours.setblocking(False)
     hub = hub_on(FakeUpstream())
-    client = Client("sse_1", "sse", None, ours, Clients())
+    client = Client("sse_1", "sse", NOBODY, ours, Clients())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(
             client.run,

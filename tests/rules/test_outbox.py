@@ -1,4 +1,7 @@
-"""The outbox: what the kernel does not take waits, in order and bounded; the end of a connection tears no frame."""
+"""The outbox: what the kernel does not take waits, in order and bounded; the end of a connection tears no frame.
+
+Every test runs over TLS too: the laws are the same, but for what one sealed record holds.
+"""
 
 from __future__ import annotations
 
@@ -6,38 +9,62 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from broker.ending import OUTBOX_FULL, OUTBOX_STALE, VANISHED, Ending
-from broker.outbox import Outbox
+from broker.ending import OUTBOX_FULL, OUTBOX_STALE, OUTBOX_TOTAL, VANISHED, Ending
+from broker.outboxpool import OutboxPool, OutboxPoolStatistics
+from broker.sealedoutbox import SealedOutbox, outbox_for
+from tests.tls.certificates import Authority, TlsPeer, connected
 
 MAX_BYTES = 1_000_000
 MAX_AGE_SECONDS = 10.0
 PATIENCE_SECONDS = 60.0
 
 
+_authority: Authority | None = None  # where the test is over TLS
+
+
+@pytest.fixture(autouse=True, params=["plain", "tls"])
+def over(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    global _authority
+    _authority = Authority(tmp_path) if request.param == "tls" else None
+    return str(request.param)
+
+
 class Wire:
     """An outbox, and the other end of its socket, which reads when it is told to."""
 
-    def __init__(self, nursery: trio.Nursery, ours: socket.socket, theirs: socket.socket, max_bytes: int) -> None:
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        ours: socket.socket,
+        theirs: socket.socket,
+        max_bytes: int,
+        pool: OutboxPool | None = None,
+    ) -> None:
         self.nursery = nursery
+        self.peer: TlsPeer | None = None
+        if _authority is not None:
+            ours, self.peer = connected(_authority, ours, theirs)
         self.ours, self.theirs = ours, theirs
         self.troubles: list[Ending] = []
         self.drained = 0
-        self.outbox = Outbox(
-            ours, nursery, self.troubles.append, max_bytes, MAX_AGE_SECONDS, PATIENCE_SECONDS, self.on_drained
+        self.outbox = outbox_for(
+            ours, nursery, self.troubles.append, max_bytes, MAX_AGE_SECONDS, PATIENCE_SECONDS, self.on_drained, pool
         )
+        assert isinstance(self.outbox, SealedOutbox) is (_authority is not None)
         self.received = bytearray()
 
     def on_drained(self) -> None:
         self.drained += 1
 
     def read(self, most: int = 1 << 20) -> int:
-        """Take what is there now, at most `most` bytes."""
-        taken = 0
+        """Take what is there now, at most `most` bytes of it from the kernel. Returns how many plain ones it was."""
+        taken, before = 0, len(self.received)
         while taken < most:
             try:
                 data = self.theirs.recv(min(65536, most - taken))
@@ -45,9 +72,9 @@ class Wire:
                 break
             if not data:
                 break
-            self.received += data
+            self.received += self.peer.open(data) if self.peer else data
             taken += len(data)
-        return taken
+        return len(self.received) - before
 
     async def read_all(self) -> bytes:
         """Read until the outbox has nothing left."""
@@ -68,15 +95,17 @@ class Wire:
 
 
 @asynccontextmanager
-async def open_wire(max_bytes: int = MAX_BYTES) -> AsyncIterator[Wire]:
+async def open_wire(max_bytes: int = MAX_BYTES, pool: OutboxPool | None = None) -> AsyncIterator[Wire]:
     ours, theirs = socket.socketpair()
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 * 1024)
     ours.setblocking(False)
     theirs.setblocking(False)
     with ours, theirs:
         async with trio.open_nursery() as nursery:
-            yield Wire(nursery, ours, theirs, max_bytes)
+            wire = Wire(nursery, ours, theirs, max_bytes, pool)
+            yield wire
             nursery.cancel_scope.cancel()
+        wire.ours.close()
 
 
 async def test_what_the_kernel_takes_leaves_at_once_and_needs_no_task(autojump_clock: MockClock) -> None:
@@ -232,7 +261,7 @@ async def test_what_is_dropped_is_whole_frames(autojump_clock: MockClock) -> Non
         assert 0 < len(body) < len(frames[0]) * 100
 
 
-async def test_an_untouched_batch_at_the_head_is_dropped(autojump_clock: MockClock) -> None:
+async def test_an_untouched_batch_at_the_head_is_dropped(autojump_clock: MockClock, over: str) -> None:
     async with open_wire() as wire:
         sent = b""
         while True:  # up to the moment at which the kernel takes nothing of a batch
@@ -240,6 +269,8 @@ async def test_an_untouched_batch_at_the_head_is_dropped(autojump_clock: MockClo
             wire.outbox.deliver(b"x", 1, trio.current_time())
             if wire.outbox.queued_bytes == before + 1:
                 break
+            sent += b"x"
+        if over == "tls":  # sealed is sent: what follows it could not be opened without it
             sent += b"x"
         wire.outbox.finish(b"bye", drop_unsent=True)
         assert await wire.read_all() == sent + b"bye"
@@ -340,3 +371,73 @@ async def test_an_offer_to_who_has_to_go_is_nobodys_trouble(autojump_clock: Mock
         assert wire.outbox.offer(b"late", 1, trio.current_time(), 0)
         assert await wire.read_all() == sent + b"bye"
         assert wire.drained == 0
+
+
+async def test_small_frames_that_were_sealed_together_are_sent_and_those_behind_them_dropped(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_wire() as wire:
+        sent = wire.fill()
+        frames = [b"[%04d%b]" % (number, b"." * 1000) for number in range(100)]
+        for frame in frames:
+            wire.outbox.deliver(frame, 1, trio.current_time())
+        while wire.outbox.queued_bytes > 90 * len(frames[0]):  # some of them are on the wire, one perhaps in part
+            wire.read(1000)
+            await wait_all_tasks_blocked()
+        wire.outbox.finish(b"bye", drop_unsent=True)
+        received = await wire.read_all()
+        assert received.startswith(sent)
+        body = received.removeprefix(sent).removesuffix(b"bye")
+        assert received == sent + body + b"bye"
+        assert len(body) % len(frames[0]) == 0
+        assert body == b"".join(frames)[: len(body)]
+        assert len(body) < 40 * len(frames[0])
+
+
+async def test_what_waits_is_in_the_pool_and_nothing_else(autojump_clock: MockClock) -> None:
+    pool = OutboxPool(10_000_000)
+    async with open_wire(pool=pool) as one, open_wire(pool=pool) as other:
+        one.outbox.deliver(b"direct", 1, trio.current_time())
+        assert pool.statistics() == OutboxPoolStatistics(0, 0, 0)
+        peak = 0
+        for wire in (one, other):
+            wire.fill()
+            wire.outbox.deliver(b"more", 1, trio.current_time())
+            peak = max(peak, one.outbox.queued_bytes + other.outbox.queued_bytes)
+            assert pool.statistics() == OutboxPoolStatistics(peak, peak, 0)
+        one.read(5000)
+        await wait_all_tasks_blocked()
+        assert pool.statistics().queued_bytes == one.outbox.queued_bytes + other.outbox.queued_bytes
+        await one.read_all()
+        assert pool.statistics() == OutboxPoolStatistics(other.outbox.queued_bytes, peak, 0)
+        other.outbox.close()
+        assert pool.statistics() == OutboxPoolStatistics(0, peak, 0)
+
+
+async def test_the_client_for_whom_most_waits_is_ended_first_and_counts_no_more(autojump_clock: MockClock) -> None:
+    pool = OutboxPool(1_000_000)
+    async with open_wire(pool=pool) as small, open_wire(pool=pool) as large:
+        for wire, size in ((small, 100_000), (large, 800_000)):
+            wire.fill()
+            wire.outbox.deliver(bytes(size), 1, trio.current_time())
+        assert (small.troubles, large.troubles) == ([], [])
+        small.outbox.deliver(bytes(100_000), 1, trio.current_time())  # the last straw is not the largest
+        assert (small.troubles, large.troubles) == ([], [OUTBOX_TOTAL])
+        assert pool.statistics().queued_bytes == small.outbox.queued_bytes
+        assert pool.statistics().ended == 1
+        large.outbox.deliver(bytes(100_000), 1, trio.current_time())
+        large.outbox.finish(b"bye", drop_unsent=True)
+        assert pool.statistics().queued_bytes == small.outbox.queued_bytes
+        assert (await large.read_all()).endswith(b"bye")
+        large.outbox.close()
+        assert pool.statistics().queued_bytes == small.outbox.queued_bytes
+
+
+async def test_a_client_that_is_alone_with_all_of_it_is_ended_in_its_own_delivery(autojump_clock: MockClock) -> None:
+    pool = OutboxPool(50_000)
+    async with open_wire(pool=pool) as wire:
+        wire.outbox.deliver(bytes(500_000), 1, trio.current_time())
+        assert wire.troubles == [OUTBOX_TOTAL]
+        assert pool.statistics().queued_bytes == 0
+        wire.outbox.deliver(b"ignored", 1, trio.current_time())
+        assert wire.troubles == [OUTBOX_TOTAL]

@@ -144,6 +144,11 @@ def test_an_error_answer() -> None:
         b"Connection: close",
         b"Content-Type: application/json",
         b"Content-Length: %d" % len(body),
+        b"X-Content-Type-Options: nosniff",
+        b"Referrer-Policy: no-referrer",
+        b"Content-Security-Policy: default-src 'none'; frame-ancestors 'none'",
+        b"Cross-Origin-Resource-Policy: same-origin",
+        b"Cache-Control: no-store",
         b"Allow: GET",
     ]
     assert json.loads(body) == {"error": "Method Not Allowed", "detail": "no", "hint": "Use GET."}

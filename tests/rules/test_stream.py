@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.channel import Channel
-from broker.cors import LOOPBACK, cors_headers, preflight_headers
 from broker.request import RequestRefused
 from broker.stream import EndedStreams, Stream, last_index, stream_of
 from broker.timestamp import timestamp
@@ -82,37 +81,6 @@ def test_ended_streams_are_bounded() -> None:
     assert not ended.has(b"0", 0)
     assert ended.has(b"1", 0)
     assert ended.has(b"10000", 0)
-
-
-@pytest.mark.parametrize(
-    ("origin", "allowed", "headers"),
-    [
-        (None, ("*",), {}),
-        ("https://a.example", (), {}),
-        ("https://a.example", ("*",), {"Access-Control-Allow-Origin": "*"}),
-        (
-            "https://a.example",
-            ("https://a.example",),
-            {"Access-Control-Allow-Origin": "https://a.example", "Vary": "Origin"},
-        ),
-        ("https://b.example", ("https://a.example",), {"Vary": "Origin"}),
-        ("null", ("https://a.example",), {"Vary": "Origin"}),
-        (
-            "http://localhost:5173",
-            (LOOPBACK,),
-            {"Access-Control-Allow-Origin": "http://localhost:5173", "Vary": "Origin"},
-        ),
-        ("http://localhost.evil.example", (LOOPBACK,), {"Vary": "Origin"}),
-        ("http://[::1", (LOOPBACK,), {"Vary": "Origin"}),
-    ],
-)
-def test_who_may_read(origin: str | None, allowed: tuple[str, ...], headers: dict[str, str]) -> None:
-    assert cors_headers(origin, allowed) == headers
-
-
-def test_a_preflight_says_what_may_be_sent_only_to_who_may() -> None:
-    assert "Access-Control-Allow-Methods" in preflight_headers("https://a", ("https://a",), "GET")
-    assert preflight_headers("https://b", ("https://a",), "GET") == {"Vary": "Origin"}
 
 
 @given(st.integers(0, 4_000_000_000), st.integers(0, 999))

@@ -46,7 +46,7 @@ def taken() -> Iterator[str]:
         yield f"127.0.0.1:{other.getsockname()[1]}"
 
 
-NOWHERE = ("--redis", "redis://127.0.0.1:1")
+NOWHERE = ("--redis", "redis://127.0.0.1:1", "--auth-mode", "off")
 
 
 def test_a_port_that_is_taken(taken: str) -> None:
@@ -205,7 +205,7 @@ def test_a_flag_that_does_not_exist() -> None:
 
 
 def test_no_redis_is_no_plan_for_the_world() -> None:
-    status, said = serve("--listen", f"0.0.0.0:{free_port()}")
+    status, said = serve("--listen", f"0.0.0.0:{free_port()}", "--auth-mode", "off")
     assert status == 1
     assert said.startswith("broker: redis.url: no Redis is configured, and the embedded one is for loopback")
     assert said.count("\n") == 1

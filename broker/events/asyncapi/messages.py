@@ -36,10 +36,28 @@ def _command(type: str, description: str, fields: Mapping[str, Any]) -> PlainMes
     return PlainMessage(type, _object(description, {"type": {"const": type}, **fields}))
 
 
-_ITEM = _object(
-    "One event and where it goes.",
-    {"channel": _CHANNEL, "event": {"type": "object", "description": "The event; it is published as it was sent."}},
-)
+_EVENT = {"type": "object", "description": "The event; it is published as it was sent."}
+_NONE = {"type": "null", "description": "Not both: an event goes to a channel or to a user."}
+_ITEM = {
+    "description": "One event and where it goes.",
+    "oneOf": [
+        _object("To a channel.", {"channel": _CHANNEL, "event": _EVENT}, {"user": _NONE}),
+        _object(
+            "To every connection that a user has now, subscribed or not. It is not kept.",
+            {
+                "user": {
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": 256,
+                    "not": {"pattern": "[\\u0000-\\u001f\\u007f-\\u009f\\u2028\\u2029]"},
+                    "description": "The user, as in the `sub` of its token.",
+                },
+                "event": _EVENT,
+            },
+            {"channel": _NONE},
+        ),
+    ],
+}
 
 SCHEMAS: Mapping[str, Mapping[str, Any]] = {
     "ChannelName": {
@@ -68,6 +86,14 @@ MESSAGES: Mapping[str, PlainMessage] = {
         "unsubscribe",
         "End a subscription. A channel of a type alone ends every subscription of that type.",
         {"channel": _CHANNEL},
+    ),
+    "Authenticate": _command(
+        "authenticate",
+        "Say who the client is, or renew a token that will be over soon.",
+        {"token": {**_TEXT, "minLength": 1, "description": "A token (JWT)."}},
+    ),
+    "Publish": _command(
+        "publish", "Publish an event to a channel, where a rule allows it.", {"channel": _CHANNEL, "event": _EVENT}
     ),
     "Ping": _command("ping", "Ask whether the daemon is there.", {}),
     "Pong": _command("pong", "The answer to `ping`.", {"timestamp": _STAMP}),
@@ -115,8 +141,8 @@ MESSAGES: Mapping[str, PlainMessage] = {
             }
         },
     ),
-    "Published": PlainMessage(
-        "published",
+    "SubmissionTaken": PlainMessage(
+        "submission_taken",
         _object("How many events Redis took.", {"published": {"type": "integer", "minimum": 0}}),
         {"http": {"statusCode": 200, "bindingVersion": "0.3.0"}},
     ),

@@ -13,8 +13,9 @@ def http_publishing() -> ChannelObject:
         ("http",),
         (
             OperationObject(
-                "send_publish_http", "send", ("Submission",), ("Published", "Refusal"), http_operation("POST")
+                "send_publish_http", "send", ("Submission",), ("SubmissionTaken", "Refusal"), http_operation("POST")
             ),
         ),
-        "From the daemon's own machine only. All events are checked before any is published.",
+        "With a token or an API key that may publish there; without authentication, from the daemon's own machine "
+        "only. All events are checked before any is published.",
     )

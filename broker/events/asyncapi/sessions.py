@@ -20,13 +20,15 @@ ROOT = "/api/stream"
 
 _TEXT = {"type": "string", "minLength": 1}
 _USER_ID = {"userId": {"type": "string", "description": "Who asks; the daemon's stats show it."}}
-_GREETED = ("Connected", "Gap", "Error", "ServerShutdown")
-_EVALUATED = ("EvaluationRestarted", "Complete", "Error", "ServerShutdown")
+_LAST = ("Error", "TokenExpired", "ServerShutdown")
+_GREETED = ("Connected", "Gap", *_LAST)
+_EVALUATED = ("EvaluationRestarted", "Complete", *_LAST)
 
 
 def websocket_session() -> ChannelObject:
     """The WebSocket itself. Any number of subscriptions are on one."""
-    said = ("Connected", "Subscribed", "Unsubscribed", "Gap", "Pong", "Heartbeat", "Error", "Disconnected")
+    answers = ("Subscribed", "Unsubscribed", "Authenticated", "Published", "Pong")
+    said = ("Connected", *answers, "Gap", "Heartbeat", "Error", "Disconnected")
     return ChannelObject(
         "session_websocket",
         "/ws",
@@ -34,6 +36,8 @@ def websocket_session() -> ChannelObject:
         (
             OperationObject("send_subscribe", "send", ("Subscribe",), ("Subscribed", "Error")),
             OperationObject("send_unsubscribe", "send", ("Unsubscribe",), ("Unsubscribed", "Error")),
+            OperationObject("send_authenticate", "send", ("Authenticate",), ("Authenticated", "Error")),
+            OperationObject("send_publish", "send", ("Publish",), ("Published", "Error")),
             OperationObject("send_ping", "send", ("Ping",), ("Pong",)),
             OperationObject("receive_session_websocket", "receive", said),
         ),
@@ -56,9 +60,10 @@ def event_streams() -> list[ChannelObject]:
         _stream(
             "session_sse",
             "",
-            ("Connected", "Gap", "Error", "Complete", "ServerShutdown"),
-            "Any channels, `channel` once for each; their events come without an `event` line. `gap`, `error` and "
-            "`complete` are named so in their `event` line; `complete` comes on the paths whose stream has an end.",
+            (*_GREETED, "Complete"),
+            "Any channels, `channel` once for each; their events come without an `event` line. `gap`, `error`, "
+            "`token_expired` and `complete` are named so in their `event` line; `complete` comes on the paths whose "
+            "stream has an end.",
             {
                 "channel": {
                     **names,

@@ -69,8 +69,8 @@ def special(server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> It
     (folder / "broker.toml").write_text('[channels]\nundeclared = "refuse"\n[types.job_progress]\nvalidate = "event"\n')
     flags = [
         *("--log-format", "json", "--config", str(folder / "broker.toml"), "--redis-channel-prefix", "app:"),
-        *("--publish-idempotency-seconds", "1", "--listen-cors-origins", "https://app.example"),
-        *("--listen", f"0.0.0.0:{port}", "--listen", f"unix:{folder / 's'}"),
+        *("--publish-idempotency-seconds", "1", "--listen-allowed-origins", "https://app.example"),
+        *("--listen", f"0.0.0.0:{port}", "--listen", f"unix:{folder / 's'}", "--auth-mode", "off"),
     ]
     daemon = DaemonProcess(server.url, folder / "daemon.log", tuple(flags))
     daemon.start()

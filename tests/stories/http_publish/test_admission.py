@@ -8,10 +8,13 @@ from typing import Any
 import httpx
 import pytest
 
+from broker.auth.identity import NOBODY
+from broker.auth.rules import RuleBook
+from broker.config.access import Rules
 from broker.config.sections import Config, Publish
+from broker.publishing import Publishing
 from broker.request import RequestRefused
 from broker.submission import Origin
-from broker.web.publishing import Publishing
 from tests.actors.daemon_process import DaemonProcess
 from tests.actors.raw_client import RawClient
 from tests.actors.redis_server import RedisServer
@@ -43,16 +46,16 @@ def test_a_host_that_is_not_this_machine(daemon: DaemonProcess) -> None:
 def test_a_proxy_that_says_so(daemon: DaemonProcess) -> None:
     assert refusal(post(daemon, item(), x_forwarded_for="127.0.0.1")) == (
         403,
-        "publishing over HTTP is for this machine only, and a proxy forwards this (x-forwarded-for)",
+        "this is for whoever is on the daemon's machine, and a proxy forwards it (x-forwarded-for)",
     )
 
 
 async def test_off() -> None:
     """Nothing is read of a request, and nobody asked."""
     commands: Any = None
-    publishing = Publishing(commands, Config(publish=Publish(http="off")))
+    publishing = Publishing(commands, Config(publish=Publish(http="off")), RuleBook(Rules(), {}))
     with pytest.raises(RequestRefused) as caught:
-        await publishing.publish(Origin(None, None, {}), item(), None)
+        await publishing.publish(NOBODY, Origin(None, {}), item(), None)
     assert (caught.value.status, caught.value.detail) == (403, "publishing over HTTP is off")
     assert publishing.statistics() == {"requests": 1, "events": 0, "repeated": 0, "refused": {"403": 1}}
 
@@ -78,7 +81,7 @@ def test_pages_and_their_preflights(server: RedisServer, special: Special) -> No
     with listening(server) as ear:
         for origin in ("https://evil.example", "null"):
             sent = post(daemon, ALERT, origin=origin, content_type="text/plain")
-            assert refusal(sent) == (403, f"pages of {origin!a} may not publish")
+            assert refusal(sent) == (403, f"pages of {origin!a} may not connect")
             assert "access-control-allow-origin" not in sent.headers
         assert ear.heard() == []
 

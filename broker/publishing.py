@@ -1,4 +1,4 @@
-"""Publishing over HTTP: a submission goes to Redis, once.
+"""Publishing for clients: what they submit over HTTP and WebSocket goes to Redis, once.
 
 All events are one step in Redis, which keeps those of channels with history; with an Idempotency-Key the memory of
 them is part of it: whoever repeats the request, to whichever daemon, gets the first answer and nothing is published
@@ -9,26 +9,31 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
 from attrs import Factory, define, field
 
+from broker.auth.identity import ANONYMOUS, OPEN, Identity
+from broker.auth.rules import PUBLISH, RESERVED_TYPE, RuleBook
+from broker.channel import Channel
 from broker.command import Commands
 from broker.config.sections import Config
 from broker.errors import UpstreamError, UpstreamRefused
 from broker.history.call import bounds_of, publish_all
 from broker.history.keys import Keys
-from broker.request import RequestRefused
-from broker.submission import Item, Origin, checked_key, submission_of
+from broker.request import RequestRefused, unauthorized
+from broker.submission import Item, Origin, checked_key, item_of, submission_of
 
 
 @define(eq=False)
 class Publishing:
-    """What `POST /api/publish` does. Counts since the start, in `statistics`."""
+    """What `POST /api/publish` does, and the intake of WebSocket clients. Counts since the start, in `statistics`."""
 
     _commands: Commands
     _config: Config
+    _rules: RuleBook
     _keys: Keys = field(init=False)
     _bounds: Mapping[str, str] = field(init=False)
     _counts: Counter[str] = Factory(Counter)
@@ -38,7 +43,9 @@ class Publishing:
         self._keys = Keys(self._config.redis.channel_prefix)
         self._bounds = bounds_of(self._config.types)
 
-    async def publish(self, origin: Origin, body: bytes, idempotency_key: str | None) -> tuple[int, bool]:
+    async def publish(
+        self, identity: Identity, origin: Origin, body: bytes, idempotency_key: str | None
+    ) -> tuple[int, bool]:
         """Publish a submission. Returns how many events Redis took, and whether that was before, for the same key.
 
         Raises:
@@ -46,7 +53,7 @@ class Publishing:
         """
         self._counts["requests"] += 1
         try:
-            return await self._publish(origin, body, idempotency_key)
+            return await self._publish(identity, origin, body, idempotency_key)
         except RequestRefused as refused:
             self._refused[str(refused.status)] += 1
             raise
@@ -56,11 +63,54 @@ class Publishing:
         counts = {name: self._counts[name] for name in ("requests", "events", "repeated")}
         return {**counts, "refused": dict(self._refused)}
 
-    async def _publish(self, origin: Origin, body: bytes, idempotency_key: str | None) -> tuple[int, bool]:
+    def item_of(self, channel: Channel, payload: bytes) -> Item:
+        """An event, checked as the settings ask for.
+
+        Raises:
+            RequestRefused: what is wrong with it.
+        """
+        config = self._config
+        return item_of(
+            channel,
+            payload,
+            config.declared_types,
+            config.channels.undeclared == "serve",
+            config.channels.message_max_bytes,
+        )
+
+    async def publish_items(self, items: list[Item]) -> list[str | None]:
+        """Publish events as one step. Returns for each None, or why Redis refused it.
+
+        Raises:
+            RequestRefused: 503; whether any was published is not known.
+        """
+        call = publish_all(
+            self._keys, items, bounds=self._bounds, position_ms=round(self._config.history.position_seconds * 1000)
+        )
+        prefix = self._config.redis.channel_prefix
+        try:
+            try:
+                _, _, _, answers, *_ = await self._commands.run(call.script, call.keys, *call.arguments)
+            except UpstreamRefused:
+                answers = await self._commands.execute(
+                    *(("PUBLISH", prefix + item.channel, item.payload) for item in items)
+                )
+        except UpstreamError as error:
+            raise _away(error) from None
+        refused = [str(each) if isinstance(each, Exception) else _text(each) for each in answers]
+        self._counts["events"] += refused.count(None)
+        return refused
+
+    async def _publish(
+        self, identity: Identity, origin: Origin, body: bytes, idempotency_key: str | None
+    ) -> tuple[int, bool]:
         config = self._config
         if config.publish.http == "off":
             raise RequestRefused(403, "publishing over HTTP is off", "Publish through Redis, or set publish.http.")
-        origin.check(config.listen.allowed_origins)
+        if identity.kind == OPEN or config.publish.http == "loopback":
+            origin.check(config.listen.allowed_origins)
+        if identity.kind == ANONYMOUS:
+            raise unauthorized("publishing over HTTP needs a token or an API key")
         key = checked_key(idempotency_key)
         items = submission_of(
             body,
@@ -68,22 +118,24 @@ class Publishing:
             serves_undeclared=config.channels.undeclared == "serve",
             events_max=config.publish.events_max,
             message_max_bytes=config.channels.message_max_bytes,
+            objection=partial(self._objection, identity),
         )
         try:
             repeated, taken, why = await self._publish_all(items, key, body)
         except UpstreamError as error:
-            raise RequestRefused(
-                503,
-                f"Redis did not confirm: {error}",
-                "Try again; with an Idempotency-Key nothing is published twice.",
-                {"Retry-After": "1"},
-            ) from None
+            raise _away(error) from None
         self._counts["repeated" if repeated else "events"] += 1 if repeated else taken
         if taken < len(items):
             raise RequestRefused(
                 502, f"Redis took {taken} of {len(items)} events: {why}", "Ask whoever runs Redis for the right."
             )
         return taken, repeated
+
+    def _objection(self, identity: Identity, channel: Channel) -> str | None:
+        if identity.kind == OPEN and channel.type != RESERVED_TYPE:
+            return None
+        decision = self._rules.decide(identity, PUBLISH, channel)
+        return None if decision.allowed else decision.why
 
     async def _publish_all(self, items: list[Item], key: str | None, body: bytes) -> tuple[bool, int, str]:
         config = self._config
@@ -126,3 +178,17 @@ class Publishing:
 
     def _memory(self, key: str) -> str:
         return f"{self._config.redis.channel_prefix}broker:idempotency:{sha256(key.encode()).hexdigest()}"
+
+
+def _away(error: UpstreamError) -> RequestRefused:
+    return RequestRefused(
+        503,
+        f"Redis did not confirm: {error}",
+        "Try again; with an Idempotency-Key nothing is published twice.",
+        {"Retry-After": "1"},
+    )
+
+
+def _text(answer: object) -> str | None:
+    """What the script says of one event: how many received it, or why Redis refused it."""
+    return answer.decode(errors="replace") if isinstance(answer, bytes) else None

@@ -1,0 +1,63 @@
+"""Settings files and options of types: settings, or problems that a person can read; no secret in either."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from broker.config.document import show
+from broker.config.sources import load
+from broker.errors import ConfigError
+from tests.fuzz.target import Target
+
+SECRET = "hunter2"
+_FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
+_FILE = _FOLDER / "broker.toml"
+
+
+def check(data: bytes) -> str:
+    _FILE.write_bytes(data)
+    try:
+        effective = load(flags={}, environ={}, file=_FILE)
+    except ConfigError as error:
+        for problem in error.problems:
+            for text in (problem.where, problem.what):
+                lines = text.split("\n")
+                assert len(lines) == 1 or "[auth]" in text
+                assert all(line.isprintable() for line in lines), text
+            assert problem.where and problem.what
+        return str(min(len(error.problems), 9))
+    shown = show(effective)
+    assert f'"{SECRET}' not in shown.replace('_file = "', "").replace('issuer = "', "")
+    assert f"{SECRET}-secret" not in shown + repr(effective)
+    return "settings"
+
+
+TARGET = Target(
+    "settings",
+    check,
+    (
+        b'[redis]\nurl = "redis://:hunter2-secret@db:6379/0"\n[log]\nlevel = "debug"\n',
+        b'[listen]\naddresses = ["127.0.0.1:8000", "unix:/run/b.sock"]\nallowed_origins = ["https://*.example.com"]\n',
+        b'[listen]\naddresses = ["0.0.0.0:8000"]\n',
+        b'[auth]\nsecret = "hunter2-secret hunter2-secret hunter2-secret"\nissuer = "a"\ncookie = "c"\n',
+        b'[auth]\nmode = "off"\n[listen]\naddresses = ["0.0.0.0:8000"]\ntrusted_proxies = ["10.0.0.0/8"]\n',
+        b'[listen.tls]\ncertificate = "a.pem"\nkey = "b.pem"\ncheck_seconds = 1.5\n',
+        b'[rules]\nuser_subscribe = ["job_progress:*", "alerts:{sub}"]\n[limits]\nconnections_per_ip = 0\n',
+        b'[types.job_progress]\nhistory_length = 7\nhistory_seconds = 60\n[types."a.b"]\nvalidate = "off"\n',
+        b"[clients]\noutbox_max_bytes = 1048576\nmax_connections = 0x10\nsubscriptions_max = 1_000\n",
+        b"[embedded]\nport = 2024-01-01\n[[listen]]\n[log.level]\n",
+    ),
+    (
+        b"[auth]\n", b"[listen]\n", b"[listen.tls]\n", b"[types]\n", b"[types.a]\n", b"secret = ", b"addresses = ",
+        b"tls = ",
+        b"[", b"]", b"=", b"\n", b'"', b"'", b'"""', b"true", b"nan", b"inf", b"1e400", b"0xffffffffffffffffff",
+        b"[[a]]\n",
+        b"1979-05-27T07:32:00Z", b"{a = 1}", b'["a", 1]', b"#", b'"listen.tls"', b"\\u0000", b"\\U0001F600",
+        b"a.b.c = 1\n",
+        b'"0.0.0.0:1"', b'"*"', b"cors_origins = []\n",
+    ),
+    frozenset({"settings", "1", "2"}),
+    max_bytes=5_000,
+)  # fmt: skip

@@ -1,0 +1,1 @@
+"""What one address may take: rules, real daemons, and floods."""
