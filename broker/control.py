@@ -98,9 +98,7 @@ class Ear:
         """Redis listens."""
 
     def refused(self, name: bytes, why: str) -> None:
-        log.error(
-            "Redis does not let the daemon listen to what daemons tell each other", channel=name.decode(), why=why
-        )
+        log.warning("Redis does not let daemons listen to each other", channel=name.decode(), why=why)
 
     def stream_ended(self, name: bytes) -> None:
         """It has no end."""
@@ -204,7 +202,7 @@ class Control:
         except UpstreamError:
             return False
         if isinstance(found, Exception):
-            log.error("Redis does not say which tokens are revoked", why=str(found))
+            log.warning("Redis does not say which tokens are revoked", why=str(found))
             return True
         for member, until in zip(found[::2], found[1::2], strict=True):
             try:

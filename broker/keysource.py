@@ -94,10 +94,8 @@ class KeySource:
 
     @property
     def is_on(self) -> bool:
-        """Whether authentication is on: there is a key, or a place where keys come from, and it is not turned off."""
-        section = self._section
-        keys = (section.secret, section.key_file, section.jwks, section.publish_keys, section.admin_keys)
-        return section.mode != "off" and any(keys)
+        """Whether authentication is on."""
+        return self._section.is_on
 
     @property
     def keyring(self) -> Keyring:

@@ -61,7 +61,7 @@ def open_listeners(section: Listen, tls: ListenTls, origin: str) -> Iterator[lis
     """
     with ExitStack() as stack:
         listeners = []
-        for text in dict.fromkeys((*section.addresses, *section.proxy_protocol)):
+        for text in section.addresses:
             address = Address.parse(text)
             is_tls = bool(tls.certificate) and (text in tls.addresses if tls.addresses else not address.path)
             for opened in _open(address, section.backlog, origin, stack):

@@ -19,6 +19,7 @@ COMMANDS: Mapping[str, str] = {
     "doctor": "Try a running daemon as a client would.",
     "check": "Say what is wrong with a settings file.",
     "token": "Make tokens, or see what one says.",
+    "explain": "Say what a token allows, by which rule, and why.",
     "key": "Make API keys for services.",
     "config": "Show the settings: defaults, and what is in force.",
     "schema": "Print the JSON Schema of the events, or an AsyncAPI document.",

@@ -6,7 +6,6 @@ Laws: `create` prints a token and nothing else on standard output; `inspect` nev
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
 import sys
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from broker.cli.keyring import auth_section, config_option, keyring_of
 from broker.config.key import MAKE_SECRET
 from broker.errors import TokenRefused
 
@@ -41,15 +41,6 @@ _MEANINGS = {
 _TIMES = ("exp", "nbf", "iat")
 # What is wrong with these cannot become right by itself.
 _NEVER_GOOD = ("bad_claim", "no_subject", "too_long")
-
-_config_option = click.option(
-    "--config",
-    "config_file",
-    metavar="FILE",
-    envvar="BROKER_CONFIG",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The daemon's configuration file (environment: BROKER_CONFIG).",
-)
 
 
 @click.group(name="token", epilog=f"A secret to sign with: {MAKE_SECRET}")
@@ -91,7 +82,7 @@ def _seconds(context: click.Context, parameter: click.Parameter, text: str) -> i
     metavar="FILE",
     help="Sign with this private key (PEM), whose public half the daemon has.",
 )
-@_config_option
+@config_option
 def create(
     user: str,
     subscribe: tuple[str, ...],
@@ -116,7 +107,7 @@ def create(
     """
     if key_file is not None and secret is not None:
         raise click.UsageError("--key and --secret: sign with one of them")
-    section = _section(config_file, {"auth.secret": secret})
+    section = auth_section(config_file, {"auth.secret": secret})
     now = int(time.time())
     said: dict[str, Any] = {"sub": user, "iat": now, "jti": token_id or secrets.token_urlsafe(12)}
     if section.issuer:
@@ -141,7 +132,7 @@ def create(
 
 @command.command(name="inspect")
 @click.argument("token", metavar="[TOKEN|-]", default="-")
-@_config_option
+@config_option
 def inspect(token: str, config_file: Path | None) -> None:
     """Say what a token claims, and whether the daemon would take it with the settings in force.
 
@@ -155,7 +146,7 @@ def inspect(token: str, config_file: Path | None) -> None:
     from broker.auth.compact import CompactToken
 
     text = (sys.stdin.readline() if token == "-" else token).strip()
-    section = _section(config_file, {})
+    section = auth_section(config_file, {})
     refusals: list[TokenRefused] = []
     try:
         if text.startswith(PREFIX):
@@ -167,7 +158,7 @@ def inspect(token: str, config_file: Path | None) -> None:
             click.echo(f"signed with {_shown(parts.algorithm)}, key {_shown(parts.kid) if parts.kid else 'not named'}")
             for line in _explained(parts.claims):
                 click.echo(line)
-            refusals = list(_complaints(text, section, _keyring(section)))
+            refusals = list(_complaints(text, section, keyring_of(section)))
     except TokenRefused as refused:
         refusals.append(refused)
     for refusal in refusals:
@@ -175,12 +166,6 @@ def inspect(token: str, config_file: Path | None) -> None:
     if refusals:
         raise SystemExit(1)
     click.echo("accepted" if section.mode != "off" else "accepted, as any: authentication is off")
-
-
-def _section(config_file: Path | None, flags: Mapping[str, object]) -> Auth:
-    from broker.config.sources import load
-
-    return load(flags=flags, environ=os.environ, file=config_file).config.auth
 
 
 def _claim(text: str) -> tuple[str, Any]:
@@ -261,28 +246,6 @@ def _complaints(token: str, section: Auth, keyring: Keyring | None) -> Iterator[
         TokenReader(section).identity_of(parts.claims, time.time())
     except TokenRefused as refused:
         yield refused
-
-
-def _keyring(section: Auth) -> Keyring:
-    """The keys that the daemon would have, a JWK set from its host included."""
-    from broker.keysource import KeySource
-
-    source = KeySource(section)
-    if "://" in section.jwks:
-        import trio
-        from attrs import evolve
-
-        from broker.config.sections import Log
-        from broker.log import open_log
-
-        async def ask() -> None:
-            async with trio.open_nursery() as nursery:
-                await nursery.start(source.serve)
-                nursery.cancel_scope.cancel()
-
-        open_log(evolve(Log(), level="warning", format="text"))
-        trio.run(ask)
-    return source.keyring
 
 
 def _explained(claims: Mapping[str, Any]) -> Iterator[str]:

@@ -72,6 +72,12 @@ class Auth:
         604800.0, "How long a revocation is remembered; at least as long as tokens live.", least=60.0
     )
 
+    @property
+    def is_on(self) -> bool:
+        """Whether authentication is on: there is a key, or a place where keys come from, and it is not turned off."""
+        keys = (self.secret, self.key_file, self.jwks, self.publish_keys, self.admin_keys)
+        return self.mode != "off" and any(keys)
+
 
 @frozen
 class Rules:

@@ -15,7 +15,7 @@ from tests.access.visitor import bearer, streaming, talking, token
 from tests.actors.daemon_process import DaemonProcess
 from tests.actors.redis_server import RedisServer
 
-ADMIN = token("root", broker_admin=True)
+ADMIN = token("root", broker_admin=True, seconds=3600)
 EVENT = {"type": "note", "timestamp": "2026-01-01T00:00:00.000Z"}
 
 

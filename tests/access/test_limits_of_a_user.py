@@ -9,7 +9,7 @@ from websockets.exceptions import InvalidStatus
 from tests.access.conftest import Guard
 from tests.access.visitor import bearer, streaming, talking, token
 
-ADMIN = token("root", broker_admin=True)
+ADMIN = token("root", broker_admin=True, seconds=3600)
 
 
 def test_connections_of_a_user(guard: Guard) -> None:

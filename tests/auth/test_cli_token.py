@@ -232,7 +232,7 @@ def test_what_a_token_says() -> None:
     text = handmade(
         {"alg": "HS256", "kid": "k1"},
         {
-            **{"sub": "ann", "exp": NOW + 7260, "iat": NOW - 90000, "subscribe": ["alerts:{sub}"], "jti": "a b"},
+            **{"sub": "ann", "exp": NOW + 10500, "iat": NOW - 90000, "subscribe": ["alerts:{sub}"], "jti": "a b"},
             **{"team": "red\x1b[31m", "very long\n": "x" * 300},
         },
     )
@@ -241,7 +241,7 @@ def test_what_a_token_says() -> None:
     assert (result.exit_code, result.stderr, lines[0], lines[-1]) == (0, "", "signed with HS256, key k1", "accepted")
     assert text.rpartition(".")[2] not in result.output
     found = {line.split()[0]: re.sub(" +", " ", line.strip()) for line in lines[1:-1]}
-    assert re.fullmatch(rf"exp {NOW + 7260} = \S+Z, in 2 h - when it ends", found.pop("exp"))
+    assert re.fullmatch(rf"exp {NOW + 10500} = \S+Z, in 2 h - when it ends", found.pop("exp"))
     assert re.fullmatch(rf"iat {NOW - 90000} = \S+Z, 1 d ago - when it was made", found.pop("iat"))
     assert found == {
         "sub": "sub ann - the user",

@@ -27,7 +27,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 def served(redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
     """A daemon with short deadlines for heads and bodies, and no worker. At the end it has logged no error."""
     flags = ("--listen-head-seconds", str(TRICKLE_SECONDS), "--listen-body-seconds", str(TRICKLE_SECONDS))
-    flags += ("--evaluations-pending-max", "100000")
+    flags += ("--evaluations-pending-max", "100000", "--limits-commands-burst", "20000")
     log_path = tmp_path_factory.mktemp("daemon") / "daemon.log"
     daemon = DaemonProcess(redis.url, log_path, ("--log-format", "json", *flags))
     daemon.start()

@@ -10,6 +10,7 @@ import httpx
 import httpx_sse
 import pytest
 
+from broker.headers import SECURITY_HEADERS
 from tests.actors.daemon_process import DaemonProcess
 from tests.actors.raw_client import RawClient, head, text, wait_until
 from tests.actors.redis_server import RedisServer
@@ -39,7 +40,12 @@ REFUSED = {
 def test_refused_stream(port: int, target: bytes, status: int) -> None:
     with RawClient.connect(port) as client:
         answer = assert_refusal(client.ask(head(b"GET %b HTTP/1.1" % target)), status)
-        assert set(answer.headers) == {"connection", "content-type", "content-length"}
+        assert set(answer.headers) == {
+            "connection",
+            "content-type",
+            "content-length",
+            *map(str.lower, SECURITY_HEADERS),
+        }
         assert "\r" not in answer.json()["detail"]
 
 
@@ -91,6 +97,7 @@ def test_a_user_id_cannot_inject_anything(port: int, served: DaemonProcess) -> N
         answer = client.answer()
         assert set(answer.headers) == {
             "content-type", "cache-control", "x-accel-buffering", "connection", "transfer-encoding",
+            "x-content-type-options",
         }  # fmt: skip
         assert client.read_until(b"\n\n\r\n").count(b"data:") == 1
         assert evil in [listed["userId"] for listed in served.stats()["sse"]["clients"]]

@@ -64,7 +64,7 @@ def test_bad_handshake(port: int, sent: bytes, status: int) -> None:
     "lines",
     [
         (b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits", b"Sec-WebSocket-Protocol: chat, x"),
-        (b"Origin: null", b"Cookie: \xff\xfe=\x80"),
+        (b"Sec-Fetch-Site: \xff", b"Cookie: \xff\xfe=\x80"),
     ],
     ids=["extensions-and-protocols", "odd-headers"],
 )

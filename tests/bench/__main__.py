@@ -26,8 +26,9 @@ from tests.bench.publishcost import publish_cost
 from tests.bench.publishing import PAYLOAD_BYTES
 from tests.bench.reconnects import reconnects
 from tests.bench.slowclients import slow_clients
+from tests.bench.tokens import tokens
 
-PARTS = ("loads", "bursts", "publish", "slow", "reconnects", "connects", "floods")
+PARTS = ("loads", "bursts", "publish", "slow", "reconnects", "connects", "tokens", "floods")
 STORM_CLIENTS = 2000
 FLOOD_CLIENTS = 2000
 FLOODED_CLIENTS = 100
@@ -64,6 +65,9 @@ def main() -> int:
         if "connects" in parts:
             for transport in ("websocket", "sse"):
                 wrong += show(*connects(place, transport, clients // 2))
+        if "tokens" in parts:
+            for transport in ("websocket", "sse"):
+                wrong += show(*tokens(place, transport, clients // 2))
         if "floods" in parts:
             wrong += show(*floods(place, min(FLOOD_CLIENTS, (descriptors - 500) // 3), FLOODED_CLIENTS))
     print(f"\n{time.monotonic() - begun:.0f} s", "" if not wrong else f"; {wrong} events were WRONG", sep="")

@@ -76,11 +76,13 @@ def opened(folder: Path) -> Iterator[Place]:
 
 
 @contextmanager
-def another_daemon(place: Place) -> Iterator[Place]:
-    """The same place with a daemon that has served nobody."""
+def another_daemon(place: Place, secret: str = "") -> Iterator[Place]:
+    """The same place with a daemon that has served nobody; with a secret it asks for tokens."""
     daemon = _daemon(place.folder, place.redis, "another.log")
+    daemon.environ = {"BROKER_AUTH_SECRET": secret} if secret else {}
     daemon.start()
-    daemon.stats()
+    if not secret:
+        daemon.stats()
     yield evolve(place, daemon=daemon)
     daemon.stop()
 

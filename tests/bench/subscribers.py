@@ -43,6 +43,7 @@ class Subscribers:
         step: how much the numbers of one channel rise from message to message.
         since: a position to come back from, and `first` the number of the event behind it.
         is_narrow: little fits on the way to them; for those that read with `sip`.
+        token: the token of the subscriber with that index; None for none.
         latencies: how long each delivery of a number took, in seconds, where it is wanted and `published` is called.
     """
 
@@ -53,6 +54,7 @@ class Subscribers:
     since: str = ""
     first: int | None = None
     is_narrow: bool = False
+    token: Callable[[int], str] | None = None
     latencies: dict[int, list[float]] | None = None
     _selector: selectors.DefaultSelector = field(factory=selectors.DefaultSelector)
     _all: list[_Subscriber] = field(factory=list)
@@ -126,7 +128,7 @@ class Subscribers:
     def _request(self, index: int) -> bytes:
         channel = self.channel_of(index)
         if self.transport == "sse":
-            back = f"Last-Event-ID: {self.since}\r\n" if self.since else ""
+            back = self._authorization(index) + (f"Last-Event-ID: {self.since}\r\n" if self.since else "")
             return f"GET /api/stream?channel={channel} HTTP/1.1\r\nHost: bench\r\n{back}\r\n".encode()
         back = f',"since":"{self.since}"' if self.since else ""
         body = f'{{"type":"subscribe","channel":"{channel}"{back}}}'.encode()
@@ -134,11 +136,15 @@ class Subscribers:
             "GET /ws HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
         )
+        head += self._authorization(index)
         if self.transport == "broker.v1":
             head += "Sec-WebSocket-Protocol: broker.v1\r\n"
         # A mask of zeros leaves the body as it is.
         size = bytes((0x80 | len(body),)) if len(body) < 126 else b"\xfe" + len(body).to_bytes(2, "big")
         return head.encode() + b"\r\n\x81" + size + bytes(4) + body
+
+    def _authorization(self, index: int) -> str:
+        return "" if self.token is None else f"Authorization: Bearer {self.token(index)}\r\n"
 
     def _read(self, subscriber: _Subscriber, size: int) -> None:
         try:

@@ -111,6 +111,14 @@ async def test_what_cannot_be_published_is_said(arguments: list[str], said: str)
         assert await _received(pubsub, 1) == [(b"a", b"1")]
 
 
+async def test_a_user_that_is_none_is_said_before_anything_is_connected_to() -> None:
+    result = await _run("--user", "a\tb", "-", "--redis", f"redis://127.0.0.1:{_free_port()}", stdin=b"{}")
+    assert (result.exit_code, result.output) == (
+        1,
+        "Error: user: 1 to 256 characters, none of them a control character\n",
+    )
+
+
 async def test_a_user_who_may_only_publish() -> None:
     async with _subscribed("*") as (server, pubsub):
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import hypothesis
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
@@ -329,6 +330,10 @@ class TestPublishing:
     ITEM = st.fixed_dictionaries({}, optional={"channel": CHANNEL, "user": USER, "event": EVENT, "more": ANYTHING})
 
     @given(ANYTHING | ITEM | st.lists(ITEM, max_size=3))
+    @hypothesis.example({"user": "u" * 256, "event": {}})
+    @hypothesis.example({"user": "u" * 257, "event": {}})
+    @hypothesis.example({"user": "u", "channel": "a", "event": {}})
+    @hypothesis.example({"user": "u", "channel": None, "event": {}})
     def test_a_submission_is_what_the_daemon_takes(self, wire: Any) -> None:
         try:
             submission_of(

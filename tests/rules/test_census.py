@@ -50,7 +50,7 @@ class FakeClientele:
     asked: list[tuple[str, int]]
 
     def statistics(self) -> ClienteleStatistics:
-        return ClienteleStatistics({"sse": 1, "websocket": 2}, {"sse": 7}, {"left": 4})
+        return ClienteleStatistics({"sse": 1, "websocket": 2}, {"sse": 7}, {"left": 4}, {})
 
     def listed(self, transport: str, most: int) -> list[ClientStatistics]:
         self.asked.append((transport, most))

@@ -154,6 +154,7 @@ def test_a_stalled_reader_of_little_is_ended_for_its_age(
     daemon = start_daemon(
         redis_server.url,
         *("--clients-outbox-max-age-seconds", "0.5", "--clients-outbox-max-bytes", str(512 * MIB)),
+        *("--limits-outbox-total-bytes", str(1024 * MIB)),
         *("--clients-farewell-seconds", "0.3"),
     )
     (stalled,) = open_websockets(daemon.port, 1, CHANNEL, receive_buffer=4096)

@@ -255,14 +255,15 @@ async def test_a_text_is_not_renewed() -> None:
         await connection.send_message(
             '{"type":"connected","clientId":"ws_1","timestamp":"2026-01-31T12:00:00Z","expiresAt":"2026-01-31T12:00:00.100Z"}'
         )
-        await connection.get_message()
+        name = json.loads(await connection.get_message())["channel"]
+        await connection.send_message(json.dumps({"type": "subscribed", "name": name, "success": True}))
         with trio.move_on_after(0.3):
             heard.append(await connection.get_message())
         await connection.aclose(4402, "token expired")
 
     heard: list[object] = []
     async with _server(talk) as (url, _):
-        assert "closed with code 4402: token expired; give a token that it takes" in await _end(url, token="a")
+        assert "does not want this subscriber back: closed with code 4402: token expired" in await _end(url, token="a")
     assert heard == []
 
 

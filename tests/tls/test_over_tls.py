@@ -20,7 +20,7 @@ from websockets.sync.client import connect
 
 from tests.actors.daemon_process import DaemonProcess
 from tests.actors.raw_client import RawClient, frame, resident_bytes, text, upgrade, wait_until
-from tests.actors.tls_redis import RedisServer
+from tests.actors.redis_server import RedisServer
 from tests.tls.certificates import Authority
 
 BOTH_VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
