@@ -37,7 +37,7 @@ from broker.headers import NOSNIFF
 from broker.timestamp import timestamp
 
 _IGNORED_BYTES_MAX = 64 * 1024
-_UNTOLD_MAX = 100
+_UNTOLD_MAX_BYTES = 256 * 1024
 
 
 def stream_head(chunked: bool, cors: dict[str, str]) -> bytes:
@@ -121,7 +121,7 @@ class AnswerStream:
         """Send an event that is for the client's user, on no channel."""
         if self._untold is None:
             self.send(eventstream.block(event), 1)
-        elif len(self._untold) < _UNTOLD_MAX:
+        elif sum(map(len, self._untold)) < _UNTOLD_MAX_BYTES:
             self._untold.append(event)
         else:
             self._client.end(OUTBOX_FULL)

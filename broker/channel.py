@@ -30,7 +30,11 @@ class Channel:
 
     @property
     def name(self) -> str:
-        return ":".join(part for part in (self.type, self.id, self.user_id) if part is not None)
+        return ":".join(self.parts)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return tuple(part for part in (self.type, self.id, self.user_id) if part is not None)
 
     @classmethod
     def from_name(cls, name: str) -> Channel:

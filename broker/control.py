@@ -43,6 +43,7 @@ TARGETS = ("user", "client", "channel")
 
 _LOOK_SECONDS = 0.5
 _RELOAD_SECONDS = 30.0
+_AT_ONCE = 1000
 # So long the daemon waits at its start to know what is revoked; then, without Redis, nothing is.
 _FIRST_SECONDS = 1.0
 # JSON holds no NUL, so it parts the messages of a batch.
@@ -88,7 +89,11 @@ class Ear:
     def deliver(self, data: bytes, events: int, now: float) -> None:
         for message in data.split(b"\0"):
             if message:
-                self._heard(message)
+                try:
+                    self._heard(message)
+                except Exception:
+                    # What one says must not take the link along.
+                    log.exception("what a daemon said could not be followed")
 
     def offer(self, data: bytes, events: int, now: float, most: int) -> bool:
         self.deliver(data, events, now)
@@ -109,7 +114,7 @@ class Control:
     """Says to all daemons what the admin calls ask for, and does what any of them says.
 
     Args:
-        outages: how often Redis was away, since the start.
+        hearing: what changes whenever Redis goes and when it is back, so that something may have been missed.
         clock: seconds since 1970.
     """
 
@@ -119,7 +124,7 @@ class Control:
     _commands: Commands
     _prefix: str
     _revocation_seconds: float
-    _outages: Callable[[], int]
+    _hearing: Callable[[], object]
     clock: Callable[[], float] = time.time
     _counts: Counter[str] = Factory(Counter)
 
@@ -128,15 +133,16 @@ class Control:
         for name, heard in ((CONTROL_CHANNEL, self._ordered), (USERS_CHANNEL, self._told)):
             ear = Ear(heard)
             self._hub.join(ear, (name.encode(),), _PARTED, {}, trio.current_time())
-        outages, read_at = -1, float("-inf")
+        known: object = None
+        read_at = float("-inf")
         first = True
         while True:
             now = trio.current_time()
-            if outages != self._outages() or now - read_at >= _RELOAD_SECONDS:
-                before = self._outages()
+            if known != self._hearing() or now - read_at >= _RELOAD_SECONDS:
+                before = self._hearing()
                 with trio.move_on_after(_FIRST_SECONDS if first else float("inf")):
                     if await self._reload():
-                        outages, read_at = before, now
+                        known, read_at = before, now
             if first:
                 first = False
                 task_status.started()
@@ -204,11 +210,16 @@ class Control:
         if isinstance(found, Exception):
             log.warning("Redis does not say which tokens are revoked", why=str(found))
             return True
-        for member, until in zip(found[::2], found[1::2], strict=True):
+        news = 0
+        for index, (member, until) in enumerate(zip(found[::2], found[1::2], strict=True)):
             try:
-                self._revoke(Revocation.from_member(member.decode(), float(until)))
+                news += self._gate.revocations.add(Revocation.from_member(member.decode(), float(until)), now)
             except ValueError as error:
                 log.warning("a revocation in Redis is not understood", why=str(error))
+            if index % _AT_ONCE == _AT_ONCE - 1:
+                await trio.lowlevel.checkpoint()
+        if news:
+            self._end_revoked()
         return True
 
     def _ordered(self, message: bytes) -> None:
@@ -236,11 +247,13 @@ class Control:
         self._counts["disconnected"] += len(found)
 
     def _revoke(self, revocation: Revocation) -> None:
+        if self._gate.revocations.add(revocation, self.clock()):
+            self._end_revoked()
+
+    def _end_revoked(self) -> None:
         now = self.clock()
-        if not self._gate.revocations.add(revocation, now):
-            return
         for client in self._clientele.everyone():
-            if self._gate.revocations.holds(client.identity, now):
+            if client.ending is None and self._gate.revocations.holds(client.identity, now):
                 client.end(REVOKED)
                 self._counts["revoked"] += 1
 

@@ -140,7 +140,7 @@ async def run_daemon(effective: Effective, *, dev: bool, on_ready: Callable[[Rea
                 commands,
                 config.redis.channel_prefix,
                 config.auth.revocation_seconds,
-                lambda: link.statistics().outages,
+                lambda: (link.is_away, link.outages),
             )
             websockets = WebSocketDoor(
                 hub,

@@ -78,6 +78,7 @@ class Door:
     _refused_busy: int = field(init=False, default=0)
     _failed: int = field(init=False, default=0)
     _without_proxy_header: int = field(init=False, default=0)
+    _streams: int = field(init=False, default=0)  # each of the visits that is one has two descriptors
     _complaints: Complaints = field(init=False, factory=lambda: Complaints(log))
 
     async def serve(
@@ -195,12 +196,21 @@ class Door:
 
     async def _attend_stream(self, listener: Listener, visit: Visit) -> None:
         """Serve one stream of an HTTP/2 connection, as a connection with a fence of its own."""
-        if len(self._visits) >= self.max_connections:
+        if len(self._visits) + self._streams >= self.max_connections:
             self._refused_busy += 1
             self._refusing += 1
             await self._refuse_busy(visit)
             return
+        reception = self._reception
+        # From behind a trusted proxy each request is counted for its own address.
+        address = None if reception.proxies.trusts(visit.address) else visit.address
+        barrier = reception.turnstile.enter(address, trio.current_time(), connects=False)
+        if barrier is not None:
+            reception.complain_of(barrier, address)
+            await self._refuse(visit, too_many(barrier))
+            return
         self._visits[visit] = None
+        self._streams += 1
         try:
             await self._converse(visit, listener)
         except* VisitorLeft:
@@ -209,6 +219,8 @@ class Door:
             self._failed += 1
             log.error("stream failed", exc_info=group)
         finally:
+            self._streams -= 1
+            reception.turnstile.leave(address)
             self._visits.pop(visit, None)
             visit.close()
 

@@ -112,7 +112,7 @@ UNAUTHENTICATED = Ending(
     "no valid token in time",
     False,
     "client",
-    "No valid token came within `auth.authenticate_seconds`; come back with one.",
+    "No valid token came within `auth.authenticate_seconds`, or five that do not count; come back with one.",
 )
 TOKEN_EXPIRED = Ending(
     "token_expired",

@@ -73,7 +73,6 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
-
 @define(eq=False)
 class EvaluationDoor:
     """Serves `/api/stream/council-score` and `/api/stream/evaluate-creative`."""
@@ -187,7 +186,7 @@ class EvaluationDoor:
         visit.user_id = identity.user_id
         if watch is None:
             kind = next((kind for path, kind in PATHS.items() if request.path.startswith(path)), COUNCIL_SCORE)
-            channel = Channel(kind, "new")
+            channel = Channel(kind, new_id())
         else:
             channel = Channel(watch.kind, watch.id)
         check_rights(self._rules, identity, (channel,))
@@ -248,6 +247,8 @@ class EvaluationDoor:
         if watch.resumed and sight.state == OVER and sight.offset == watch.offset:
             await visit.write(answer(204, b"", cors))
             return
+        self._gate.check_still(identity)
+        self._clientele.check_room(identity, "sse")
         visit.hand_over()
         client = Client(f"sse_{os.urandom(8).hex()}", "sse", identity, visit.socket, self._clients)
         chunked = request.http_version == b"1.1"

@@ -128,10 +128,10 @@ class Gate:
     async def _look_at_later(self, text: str, told: Callable[[Identity | TokenRefused], None]) -> None:
         found: Identity | TokenRefused
         try:
-            found = await self.look_at(text)
-        except TokenRefused as refused:
-            found = refused
-        try:
+            try:
+                found = await self.look_at(text)
+            except TokenRefused as refused:
+                found = refused
             told(found)
         except Exception:
             log.exception("a token was looked at, and its client failed")
@@ -168,6 +168,15 @@ class Gate:
         if self.revocations.holds(identity, now):
             raise TokenRefused(_REVOKED, "the token was revoked; get a new one")
         return identity
+
+    def check_still(self, identity: Identity) -> None:
+        """Raises RequestRefused where a token that counted has been revoked, or is over, since: to be called right
+        before its client is counted in, when somebody was waited for after `identify`."""
+        now = self.clock()
+        if self.revocations.holds(identity, now):
+            raise unauthorized("the token was revoked; get a new one", invalid=True)
+        if identity.expires_at is not None and identity.expires_at <= now:
+            raise unauthorized("the token is over; get a new one", invalid=True)
 
     def statistics(self) -> Mapping[str, Any]:
         """Whether authentication is on; tokens refused since the start, by reason; keys and revocations now."""

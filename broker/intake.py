@@ -3,7 +3,7 @@
 One task takes what has come meanwhile and publishes it as one step, so a client's events go out in the order in
 which it sent them, and a flood of them costs one round trip a batch. Each is answered by itself.
 
-Bounds: `session.PUBLISHES_MAX` events of each client; `BATCH_MAX` in one step.
+Bounds: `session.PUBLISHES_MAX` events of each client; `WAITING_MAX` of all; `BATCH_MAX` in one step.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import trio
 from attrs import Factory, define
 
 from broker.channel import Channel
-from broker.errorcode import BAD_EVENT, UPSTREAM_REFUSED, UPSTREAM_UNAVAILABLE
+from broker.errorcode import BAD_EVENT, TOO_MANY_PENDING, UPSTREAM_REFUSED, UPSTREAM_UNAVAILABLE
 from broker.publishing import Publishing
 from broker.request import RequestRefused
 from broker.submission import Item
 
 BATCH_MAX = 100
+WAITING_MAX = 10_000
 
 # Told what became of an event: None and nothing, or a code of `session` and why.
 Answered = Callable[[str | None, str], None]
@@ -43,6 +44,9 @@ class Intake:
             item = self._publishing.item_of(channel, payload)
         except RequestRefused as refused:
             answered(BAD_EVENT, refused.detail)
+            return
+        if len(self._waiting) >= WAITING_MAX:
+            answered(TOO_MANY_PENDING, "too many events of all clients wait for Redis; try again in a moment")
             return
         self._waiting.append((item, answered))
         self._due.set()
@@ -67,4 +71,7 @@ class Intake:
         else:
             outcome = [(None, "") if why is None else (UPSTREAM_REFUSED, f"Redis refused it: {why}") for why in refused]
         for (_, answered), (code, why) in zip(batch, outcome, strict=True):
-            answered(code, why)
+            try:
+                answered(code, why)
+            except Exception:
+                log.exception("an event was published, and its client failed")

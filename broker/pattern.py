@@ -50,7 +50,7 @@ class Pattern:
 
     def matches(self, channel: Channel, user_id: str | None) -> bool:
         """Whether a channel is meant, for a user; None for nobody."""
-        return self.matches_parts(channel.name.split(":"), user_id)
+        return self.matches_parts(channel.parts, user_id)
 
     def matches_parts(self, names: Sequence[str], user_id: str | None) -> bool:
         """As `matches`, of the parts of a channel's name."""

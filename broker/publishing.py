@@ -121,7 +121,7 @@ class Publishing:
             objection=partial(self._objection, identity),
         )
         try:
-            repeated, taken, why = await self._publish_all(items, key, body)
+            repeated, taken, why = await self._publish_all(identity, items, key, body)
         except UpstreamError as error:
             raise _away(error) from None
         self._counts["repeated" if repeated else "events"] += 1 if repeated else taken
@@ -137,14 +137,16 @@ class Publishing:
         decision = self._rules.decide(identity, PUBLISH, channel)
         return None if decision.allowed else decision.why
 
-    async def _publish_all(self, items: list[Item], key: str | None, body: bytes) -> tuple[bool, int, str]:
+    async def _publish_all(
+        self, identity: Identity, items: list[Item], key: str | None, body: bytes
+    ) -> tuple[bool, int, str]:
         config = self._config
         call = publish_all(
             self._keys,
             items,
             bounds=self._bounds,
             position_ms=round(config.history.position_seconds * 1000),
-            memory=None if key is None else self._memory(key),
+            memory=None if key is None else self._memory(identity, key),
             digest=sha256(body).hexdigest(),
             memory_ms=round(config.publish.idempotency_seconds * 1000),
         )
@@ -176,8 +178,10 @@ class Publishing:
         errors = [str(reply) for reply in replies if isinstance(reply, Exception)]
         return False, taken + len(items) - len(errors), errors[0] if errors else ""
 
-    def _memory(self, key: str) -> str:
-        return f"{self._config.redis.channel_prefix}broker:idempotency:{sha256(key.encode()).hexdigest()}"
+    def _memory(self, identity: Identity, key: str) -> str:
+        """Where Redis remembers a key: each publisher has its own, or one could use up another's."""
+        whose = "" if identity.kind == OPEN else f"{identity.kind}\0{identity.user_id or identity.name}\0"
+        return f"{self._config.redis.channel_prefix}broker:idempotency:{sha256((whose + key).encode()).hexdigest()}"
 
 
 def _away(error: UpstreamError) -> RequestRefused:

@@ -97,6 +97,7 @@ class SseDoor:
             if stream.finite and await self._has_ended(stream, last_id):
                 await visit.write(answer(204, b"", cors))
                 return False
+            self._gate.check_still(identity)
             self._clientele.check_room(identity, "sse")
         except RequestRefused as refused:
             refused.headers.update(cors)

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import msgspec
 from attrs import frozen
 
+from broker.auth.rules import USERS_TYPE
 from broker.channel import Channel
 from broker.config.types import TypeOptions
 from broker.errors import ChannelError
@@ -29,7 +30,8 @@ from broker.origins import LOOPBACK_HOSTS, Origins, is_same_origin
 from broker.request import RequestRefused
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
-_USER = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{1,256}")
+# As in tokens: what can be somebody's id can be told, disconnected and revoked.
+USER_ID = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{1,256}")
 USERS_CHANNEL = "broker:users"
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 _EXAMPLE = '{"channel": "job_progress:42", "event": {"type": "job_progress", ...}}'
@@ -110,8 +112,10 @@ def submission_of(
         if wire.user is not None:
             user = _checked_user(wire.user, at)
             _check_right(user_channel(user), f"{at}.user", objection)
-            _check_payload(payload, refusal, at, message_max_bytes)
-            items.append(user_item(user, payload))
+            item = user_item(user, payload)
+            # What stands around it is part of what daemons take from Redis.
+            _check_payload(payload, refusal, at, message_max_bytes - (len(item.payload) - len(payload)))
+            items.append(item)
             continue
         try:
             channel = Channel.from_wire(wire.channel)
@@ -148,8 +152,8 @@ def user_item(user: str, payload: bytes) -> Item:
 
 
 def user_channel(user: str) -> Channel:
-    """What rules for publishing call a user: `user:<id>`, whatever letters the id has."""
-    return Channel("user", user)
+    """What rules for publishing call a user: `user:<id>` of two parts, whatever letters the id has; the user's own."""
+    return Channel(USERS_TYPE, None, user)
 
 
 def checked_key(text: str | None) -> str | None:
@@ -178,7 +182,7 @@ def _decoded(body: bytes) -> Sequence[tuple[str, _Wire]]:
 
 
 def _checked_user(value: object, at: str) -> str:
-    if not isinstance(value, str) or not _USER.fullmatch(value):
+    if not isinstance(value, str) or not USER_ID.fullmatch(value):
         raise _bad(f"{at}.user", "must be a text of 1 to 256 characters without control characters")
     return value
 

@@ -62,14 +62,18 @@ class Turnstile:
     _buckets: OrderedDict[str, Bucket] = Factory(OrderedDict)
     _refused: Counter[str] = Factory(Counter)
 
-    def enter(self, address: str | None, now: float) -> Barrier | None:
-        """Count one connection in; where a limit is reached it is not counted, and the limit is returned."""
+    def enter(self, address: str | None, now: float, *, connects: bool = True) -> Barrier | None:
+        """Count one connection in; where a limit is reached it is not counted, and the limit is returned.
+
+        Args:
+            connects: it is new; a stream on one that is there already does not count as a connect.
+        """
         who = self._counted_as(address)
         if who is None:
             return None
         limits = self._limits
         inside = self._inside.get(who, 0)
-        wait = self._bucket(who, now).take(now) if limits.connects_per_second_per_ip else 0.0
+        wait = self._bucket(who, now).take(now) if connects and limits.connects_per_second_per_ip else 0.0
         if wait:
             barrier = Barrier(CONNECTS, max(1, math.ceil(wait)))
         elif limits.connections_per_ip and inside >= limits.connections_per_ip:

@@ -17,7 +17,7 @@ from typing import Protocol
 import trio
 from attrs import Factory, define, field
 from wsproto.connection import Connection, ConnectionState, ConnectionType
-from wsproto.events import BytesMessage, CloseConnection, Message, Ping, TextMessage
+from wsproto.events import BytesMessage, CloseConnection, Message, Ping, Pong, TextMessage
 from wsproto.frame_protocol import CloseReason
 
 from broker.auth.identity import ANONYMOUS
@@ -190,7 +190,7 @@ class WebSocketConversation:
                 self._on_message(event)
                 if self._deaf:
                     return
-            elif isinstance(event, Ping) and self._may_speak():
+            elif isinstance(event, Ping | Pong) and self._may_speak() and isinstance(event, Ping):
                 self._client.outbox.send(self._wire.send(event.response()), self._heard_at)
 
     def tell(self, event: bytes) -> None:

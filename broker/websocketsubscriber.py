@@ -1,6 +1,7 @@
 """A WebSocket client's talk with the broker: runs what the session's rules say, with the hub, the gate and the intake.
 
-Synchronous. Bounds: `_HELD_MAX` messages that wait while a token is looked at.
+Synchronous. Bounds: `_HELD_MAX` messages that wait while a token is looked at; `_BAD_TOKENS_MAX` tokens that do not
+count; `_TOKENS_PER_SECOND` of those that do.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import trio
 from attrs import define, field
 
 from broker.auth.identity import USER, Identity
+from broker.bucket import Bucket
 from broker.client import Client
 from broker.clientele import Clientele
-from broker.ending import TOO_MANY_COMMANDS, TOO_MANY_CONNECTIONS
+from broker.ending import TOO_MANY_COMMANDS, TOO_MANY_CONNECTIONS, UNAUTHENTICATED
 from broker.errors import TokenRefused
 from broker.frames import text_frame
 from broker.gate import Gate
@@ -27,6 +29,10 @@ from broker.topic.topic import Outlet
 from broker.wireformat import USER_EVENT, WireFormat
 
 _HELD_MAX = 100
+# Looking at a token costs more than anything else that a client can ask for.
+_BAD_TOKENS_MAX = 5
+_TOKENS_PER_SECOND = 0.1
+_TOKENS_BURST = 10
 
 
 @define(eq=False)
@@ -44,6 +50,8 @@ class WebSocketSubscriber:
     _errors: Counter[str]
     # While a token is looked at, what the client says next waits.
     _held: list[str] | None = field(init=False, default=None)
+    _bad_tokens: int = field(init=False, default=0)
+    _tokens: Bucket = field(init=False, factory=lambda: Bucket(_TOKENS_PER_SECOND, _TOKENS_BURST))
 
     @property
     def outlet(self) -> Outlet:
@@ -106,10 +114,16 @@ class WebSocketSubscriber:
             elif isinstance(step, Unsubscribe):
                 self._leave(step)
             elif isinstance(step, Authenticate):
-                self._held = []
-                self._gate.look_at_soon(step.token, self._looked_at)
+                self._authenticate(step)
             else:
                 self._publish(step)
+
+    def _authenticate(self, step: Authenticate) -> None:
+        if self._tokens.take(trio.current_time()):
+            self._client.end(TOO_MANY_COMMANDS)
+            return
+        self._held = []
+        self._gate.look_at_soon(step.token, self._looked_at)
 
     def _looked_at(self, found: Identity | TokenRefused) -> None:
         """The token of an `authenticate` was looked at. Synchronous; may come from within `_run`, or later."""
@@ -119,7 +133,11 @@ class WebSocketSubscriber:
         now = time.time()
         why = str(found) if isinstance(found, TokenRefused) else self._session.objection(found)
         if why is not None or isinstance(found, TokenRefused):
+            self._bad_tokens += 1
             self._run(self._session.not_authenticated(why or "", now))
+            if self._bad_tokens >= _BAD_TOKENS_MAX:
+                self._client.end(UNAUTHENTICATED)
+                return
         elif self._client.identity.kind != USER and self._clientele.limit_reached(found, "websocket"):
             self._client.end(TOO_MANY_CONNECTIONS)
             return

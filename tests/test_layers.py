@@ -122,6 +122,7 @@ SIDEWAYS = {
     ("wireformat", "hub"): "the hub encodes a batch once for each wire format",
     ("request", "origins"): "an origin is what a request comes from",
     ("request", "inquiry"): "an inquiry is what a request asks for",
+    ("auth", "submission"): "what is published goes by the rules",
     ("request", "submission"): "a submission is what a request asks for",
     ("origins", "submission"): "which pages may publish follows which may read",
     ("keyhost", "keysource"): "the key source is made of files and hosts",

@@ -107,7 +107,6 @@ def _explicit(request: Request) -> Iterator[Credential]:
         for protocol in offered:
             if protocol.startswith(_SUBPROTOCOL_PREFIX):
                 yield Credential(SUBPROTOCOL, protocol.removeprefix(_SUBPROTOCOL_PREFIX).decode("latin-1"))
-                break
     yield from (Credential(QUERY, value) for name, value in request.query() if name == _QUERY_NAME)
 
 

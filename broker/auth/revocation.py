@@ -5,7 +5,7 @@ again has a newer token, which counts.
 
 Laws: what was revoked stays revoked until the revocation itself is over, also where Redis has forgotten it. A
 token that does not say when it was made is older than any revocation of its user. Synchronous; no I/O, no clock.
-Bounds: what is over is forgotten at the next `add`.
+Bounds: of what is over, as much is kept as of what is not, and 1000 more.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ class Revocations:
 
     _tokens: dict[str, Revocation] = Factory(dict)
     _users: dict[str, Revocation] = Factory(dict)
+    _most: int = 1000  # when so many are known, those that are over are sorted out
 
     def add(self, revocation: Revocation, now: float) -> bool:
         """Note a revocation. Returns whether it was news."""
@@ -70,7 +71,9 @@ class Revocations:
         known = table.get(revocation.id)
         if known is not None and known.at >= revocation.at and known.until >= revocation.until:
             return False
-        self._forget(now)
+        if len(self._tokens) + len(self._users) >= self._most:
+            self._forget(now)
+            self._most = 2 * (len(self._tokens) + len(self._users)) + 1000
         at, until = revocation.at, revocation.until
         if known is not None:
             at, until = max(at, known.at), max(until, known.until)

@@ -33,6 +33,7 @@ from broker.request import RequestRefused, unauthorized
 SUBSCRIBE = "subscribe"
 PUBLISH = "publish"
 RESERVED_TYPE = "broker"
+USERS_TYPE = "user"  # what the rules call a user: `user:<id>`
 
 
 @frozen
@@ -58,11 +59,11 @@ class RuleBook:
 
     def owner_of(self, channel: Channel) -> str | None:
         """The user to whom a channel belongs; None where to nobody."""
-        parts = channel.name.split(":")
+        parts = channel.parts
         if len(parts) == 3:
             return parts[2]
         options = self._types.get(parts[0])
-        if len(parts) == 2 and options is not None and options.second_part == "user":
+        if len(parts) == 2 and (parts[0] == USERS_TYPE or (options is not None and options.second_part == "user")):
             return parts[1]
         return None
 
@@ -76,6 +77,13 @@ class RuleBook:
             refused = self._ownership(identity, channel)
             if refused is not None:
                 return refused
+        elif self._only_looks_owned(identity, channel):
+            return Decision(
+                False,
+                "owner",
+                f'anybody may call it {channel.name} and read it; give it an id too, or set second_part = "user" for '
+                f"the type {channel.type}",
+            )
         claimed = identity.subscribe if action == SUBSCRIBE else identity.publish
         if claimed is not None:
             return _by_patterns(f"claim {action}", claimed, identity, channel, f"the token's claim {action}")
@@ -102,6 +110,10 @@ class RuleBook:
             return None
         return Decision(False, "owner", f"the channel belongs to user {owner} alone")
 
+    def _only_looks_owned(self, identity: Identity, channel: Channel) -> bool:
+        """Whether somebody means a user's channel by `{"type", "userId"}`, whose name does not say so."""
+        return identity.kind != OPEN and channel.user_id is not None and self.owner_of(channel) != channel.user_id
+
     def _setting(self, identity: Identity, action: str) -> str | None:
         if identity.kind == KEY:
             return "key_publish" if action == PUBLISH else None
@@ -123,7 +135,7 @@ def check_rights(rules: RuleBook, identity: Identity, channels: Iterable[Channel
 
 
 def _by_patterns(rule: str, patterns: Sequence[str], identity: Identity, channel: Channel, said: str) -> Decision:
-    names = channel.name.split(":")
+    names = channel.parts
     for text in patterns:
         try:
             matches = Pattern.parse(text).matches_parts(names, identity.user_id)

@@ -12,6 +12,7 @@ from broker import __version__
 from broker.config.address import Address
 from broker.config.names import variable
 from broker.config.secret import mask_url
+from broker.config.sections import Config
 from broker.daemon import Ready
 from broker.events import JobProgress
 
@@ -23,22 +24,23 @@ def banner(ready: Ready, *, dev: bool) -> str:
     """The whole text. Every line that can be pasted works as it is, in a shell of this machine."""
     addresses = [Address.parse(address) for address in ready.addresses]
     first = addresses[0]
+    is_tls = _is_tls(first, ready.config)
     lines = [
         f"broker {__version__} listens on {', '.join(ready.addresses)}",
-        f"  WebSocket   {_url('ws', first)}/ws",
-        f"  SSE         {_url('http', first)}/api/stream?channel=NAME",
+        f"  WebSocket   {_url('wss' if is_tls else 'ws', first)}/ws",
+        f"  SSE         {_url('https' if is_tls else 'http', first)}/api/stream?channel=NAME",
         f"  Redis       {_redis(ready)}",
-        f"  Who         {_who(addresses)}",
+        f"  Who         {_who(addresses, ready.config)}",
         f"  Clients     {ready.max_connections} at most, by the open-file limit and clients.max_connections",
     ]
     if dev:
         lines.append("  Demo        events on job_progress:demo, video_render:demo, campaign_metrics:demo and others")
-    demo = [f"  {_curl(first)}/api/stream?channel=campaign_metrics:demo'"] if dev else []
+    demo = [f"  {_curl(first, ready.config)}/api/stream?channel=campaign_metrics:demo'"] if dev else []
     lines += [
         "",
         "See it work. Subscribe in one terminal" + (", to demo events or to events of yours:" if dev else ":"),
         *demo,
-        f"  {_curl(first)}/api/stream?channel={_CHANNEL}'",
+        f"  {_curl(first, ready.config)}/api/stream?channel={_CHANNEL}'",
         "Publish in another, in any of these ways" + (", with your password for ***:" if _is_masked(ready) else ":"),
         *_publishing(ready),
         "",
@@ -53,10 +55,19 @@ def _url(scheme: str, address: Address) -> str:
     return f"{scheme}://{Address(host=host, port=address.port)}"
 
 
-def _curl(address: Address) -> str:
+def _is_tls(address: Address, config: Config) -> bool:
+    tls = config.listen_tls
+    return bool(tls.certificate) and not address.path and (not tls.addresses or str(address) in tls.addresses)
+
+
+def _curl(address: Address, config: Config) -> str:
+    # A certificate for development is not one that curl knows.
+    options = (" -k" if _is_tls(address, config) else "") + (
+        ' -H "Authorization: Bearer $TOKEN"' if config.auth.is_on else ""
+    )
     if address.path:
-        return f"curl -N --unix-socket {quote(address.path)} 'http://localhost"
-    return f"curl -N '{_url('http', address)}"
+        return f"curl -N{options} --unix-socket {quote(address.path)} 'http://localhost"
+    return f"curl -N{options} '{_url('https' if _is_tls(address, config) else 'http', address)}"
 
 
 def _redis(ready: Ready) -> str:
@@ -66,10 +77,14 @@ def _redis(ready: Ready) -> str:
     return f"{mask_url(ready.config.redis.url)}, {state}"
 
 
-def _who(addresses: list[Address]) -> str:
+def _who(addresses: list[Address], config: Config) -> str:
+    if config.auth.is_on:
+        if config.rules.anonymous_subscribe:
+            return "who has a token, what it and [rules] allow; others, what rules.anonymous_subscribe allows"
+        return "who has a token (`broker token create --user ann` makes one), what it and [rules] allow"
     if all(address.is_loopback for address in addresses):
         return "anyone on this machine may subscribe to everything; nobody else can connect"
-    return "ANYONE who reaches these addresses may subscribe to everything: there is no authentication yet"
+    return "ANYONE who reaches these addresses may subscribe to everything: authentication is off (auth.mode)"
 
 
 def _service_url(ready: Ready) -> str:

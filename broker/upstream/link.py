@@ -100,6 +100,11 @@ class Link:
         self._checks_by_name.clear()
 
     @property
+    def outages(self) -> int:
+        """How often Redis was lost since the start."""
+        return self._outage_count
+
+    @property
     def is_away(self) -> bool:
         return self._away_since is not None
 

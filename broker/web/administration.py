@@ -21,10 +21,10 @@ from broker.channel import Channel
 from broker.control import TARGETS
 from broker.errors import ChannelError, UpstreamError
 from broker.request import RequestRefused
+from broker.submission import USER_ID
 from broker.web.services import Services
 
 _SECONDS_MAX = 366 * 86400.0
-_ID_CHARACTERS = 512
 _REVOCABLE = {"tokenId": TOKEN, "user": SUBJECT}
 
 T = TypeVar("T")
@@ -80,8 +80,8 @@ def _one_of(asked: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str, str]
     if len(found) != 1 or unknown:
         raise _bad(f"name one of {', '.join(names)}" + (f", not {min(unknown)[:40]!a}" if unknown else ""))
     value = asked[found[0]]
-    if not isinstance(value, str) or not 1 <= len(value) <= _ID_CHARACTERS or not value.isprintable():
-        raise _bad(f"{found[0]} must be a text of 1 to {_ID_CHARACTERS} characters that can be printed")
+    if not isinstance(value, str) or not USER_ID.fullmatch(value):
+        raise _bad(f"{found[0]} must be a text of 1 to 256 characters without control characters")
     return found[0], value
 
 

@@ -1,7 +1,7 @@
 """HTTP/2: connections whose TLS handshake agreed on `h2`. `http2connection.py` is one of them.
 
-No upgrade from HTTP/1.1, no HTTP/2 without TLS, no server push, no WebSocket: browsers open a connection of HTTP/1.1 for
-that by themselves (RFC 8441 is not announced).
+No upgrade from HTTP/1.1, no HTTP/2 without TLS, no server push, no WebSocket: browsers open a
+connection of HTTP/1.1 for that by themselves (RFC 8441 is not announced).
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ connection, took what was before. So a stream that is read slowly fills its outb
 
 Laws: an answer that was cut off ends with a reset, never as if it were whole. What the peer asks faster than it reads
 the answers to is not read. A cancelled task leaves no descriptor open.
-Bounds: `STREAMS_MAX` streams, as many more that are being left; `_OUTPUT_BYTES` on the way out, and what one read
-brings; the peer's frames as in `frametally.py`; every wait has a deadline: the preface and a head `head_seconds`, no
-stream `idle_seconds`, a peer or a stream that takes nothing `patience_seconds`.
+Bounds: `STREAMS_MAX` streams, as many more that are being left; what `http2output.py` holds, and what one read brings;
+the peer's frames as in `frametally.py`; every wait has a deadline: the preface and a head `head_seconds`, no stream
+`idle_seconds`, a peer or a stream that takes nothing `patience_seconds`.
 Source: RFC 9113.
 """
 
@@ -33,6 +33,7 @@ from broker.outbox import close_socket
 from broker.visit import Visit
 from broker.web.frametally import FRAME_BYTES, RESET_COST, FrameTally, TooMuch
 from broker.web.http2 import STREAMS_MAX, STREAMS_PER_CONNECTION, Attend, Http2Counts
+from broker.web.http2output import Http2Output
 from broker.web.http2stream import (
     END_OF_BODY,
     AnswerReader,
@@ -46,7 +47,6 @@ from broker.web.http2stream import (
 log = structlog.get_logger(__name__)
 
 _RECEIVE_BYTES = 16 * 1024
-_OUTPUT_BYTES = 64 * 1024
 _HEADER_TABLE_BYTES = 4096
 _LEAVE_SECONDS = 5.0
 
@@ -69,13 +69,11 @@ class Http2Connection:
     _running: int = field(init=False, default=0)
     _opened: int = field(init=False, default=0)
     _last_id: int = field(init=False, default=0)
-    _output: bytearray = field(init=False, factory=bytearray)
-    _has_output: trio.Event = field(init=False, factory=trio.Event)
-    _has_room: trio.Event = field(init=False, factory=trio.Event)
-    _is_waiting_to_write: bool = field(init=False, default=False)
+    _output: Http2Output = field(init=False)
     _is_retiring: bool = field(init=False, default=False)
+    _has_said_goaway: bool = field(init=False, default=False)
     _is_over: bool = field(init=False, default=False)
-    _is_broken: bool = field(init=False, default=False)
+    _has_left: bool = field(init=False, default=False)
     _idle_since: float = field(init=False)
     _block_since: float = field(init=False, default=math.inf)
     _waiting: trio.CancelScope | None = field(init=False, default=None)
@@ -85,6 +83,7 @@ class Http2Connection:
         self._idle_since = trio.current_time()
         head_max_bytes = self._visit.bounds.head_max_bytes
         self._tally = FrameTally(2 * head_max_bytes, self._idle_since)
+        self._output = Http2Output(self._visit.socket, self._patience, self._tally.sent, self._broken)
         self._h2 = _Protocol(H2Configuration(client_side=False, header_encoding=None))
         # Over the limit and under its double, a head is answered 431.
         self._h2.local_settings = Settings(
@@ -98,9 +97,9 @@ class Http2Connection:
 
     async def serve(self) -> None:
         """Runs until the peer leaves, is idle for too long, is dismissed, or does what it must not."""
-        self._visit.on_dismissed = self.retire
+        self._visit.on_dismissed = self._dismiss
         async with trio.open_nursery() as writing:
-            writing.start_soon(self._write)
+            writing.start_soon(self._output.write)
             async with trio.open_nursery() as self._nursery:
                 try:
                     self._h2.initiate_connection()
@@ -112,38 +111,46 @@ class Http2Connection:
                 except ProtocolError as error:  # h2 has written the GOAWAY
                     self._end(None, str(error))
                 except OSError:
-                    self._is_broken = True
+                    self._has_left = True
                 self._is_over = True
                 for stream in list(self._streams.values()):
                     self._forget(stream)
-                self._tell_of_room()
+                self._output.wake()
                 # Their clients leave by themselves, now that their peer has.
                 self._nursery.cancel_scope.deadline = trio.current_time() + _LEAVE_SECONDS
-            with trio.move_on_after(self._visit.bounds.write_seconds):
-                while self._output and not self._is_broken:
-                    await self._next_room()
+            if not self._has_left:
+                with trio.move_on_after(self._visit.bounds.write_seconds):
+                    await self._output.drain()
             writing.cancel_scope.cancel()
         self._visit.served = f"HTTP/2 with {self._opened} streams"
-        if not (self._output or self._is_broken):
+        if not (self._has_left or self._output.is_broken) and self._output.is_empty:
             await self._visit.linger()
 
-    def retire(self) -> None:
+    def _dismiss(self) -> None:
         """Take no further stream; the connection ends with the last one. Synchronous; safe to call again."""
-        if not self._is_retiring:
-            self._is_retiring = True
-            # h2 would take no data either after a GOAWAY of its own.
-            self._output += self._h2.data_to_send()
-            self._output += GoAwayFrame(0, last_stream_id=self._last_id).serialize()
-            self._push()
+        # GOAWAY follows then: clients made with h2, httpx among them, can read no stream to its end after one.
+        self._is_retiring = True
         self._look_at_time()
+
+    def _retire(self) -> None:
+        """Have the peer open another connection. The streams that there are go on."""
+        self._say_goaway(ErrorCodes.NO_ERROR)
+        self._is_retiring = True
+
+    def _say_goaway(self, code: ErrorCodes) -> None:
+        """By hand: after a GOAWAY of its own, h2 sends no data any more."""
+        if not self._has_said_goaway:
+            self._has_said_goaway = True
+            self._push()
+            self._output.put(GoAwayFrame(0, last_stream_id=self._last_id, error_code=int(code)).serialize())
 
     async def _read(self) -> None:
         sock = self._visit.socket
         while not self._is_over:
             data = b""
             with trio.CancelScope(deadline=self._deadline()) as self._waiting:
-                while len(self._output) > _OUTPUT_BYTES:
-                    await self._next_room()
+                while self._output.is_full:
+                    await self._output.wait_for_room()
                 while not self._is_over:
                     try:
                         data = sock.recv(_RECEIVE_BYTES)
@@ -158,7 +165,7 @@ class Http2Connection:
                     return
                 continue
             if not data:
-                self._is_broken = True
+                self._has_left = True
                 return
             self._take(data)
             if not self._tally.in_block:
@@ -179,6 +186,7 @@ class Http2Connection:
         """What the deadline depends on has changed."""
         if self._is_retiring and not self._running:
             self._is_over = True
+            self._say_goaway(ErrorCodes.NO_ERROR)
         if self._waiting is not None:
             if self._is_over:
                 self._waiting.cancel()
@@ -245,7 +253,7 @@ class Http2Connection:
             stream.put(head[sent:], 0)
         self._nursery.start_soon(self._carry, stream, inner)
         if self._opened >= STREAMS_PER_CONNECTION:
-            self.retire()
+            self._retire()
 
     def _refuse(self, id: int, code: ErrorCodes) -> None:
         self._h2.reset_stream(id, code)
@@ -283,6 +291,7 @@ class Http2Connection:
                 self._h2.acknowledge_received_data(window, id)
             except (ProtocolError, ValueError):  # the stream, or the connection, is closed by now
                 pass
+            self._push()
 
     async def _carry(self, stream: Http2Stream, inner: socket.socket) -> None:
         """Serve a stream to its end."""
@@ -290,7 +299,7 @@ class Http2Connection:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._attend, self._visit.stream(inner))
                 if stream.inbox or not stream.body_is_whole:
-                    nursery.start_soon(self._carry_body, stream)
+                    nursery.start_soon(stream.carry_body, self._acknowledge)
                 await self._carry_answer(stream)
                 self._forget(stream)
         finally:
@@ -300,30 +309,6 @@ class Http2Connection:
             self._counts.streams -= 1
             self._idle_since = trio.current_time()
             self._look_at_time()
-
-    async def _carry_body(self, stream: Http2Stream) -> None:
-        """Write what came of the request; its part of the window is free again then."""
-        while not stream.is_over:
-            if not stream.inbox:
-                stream.has_inbox = trio.Event()
-                await stream.has_inbox.wait()
-                continue
-            data, window = stream.inbox[0]
-            try:
-                sent = stream.socket.send(data)
-            except BlockingIOError:
-                try:
-                    await trio.lowlevel.wait_writable(stream.socket)
-                except trio.ClosedResourceError:
-                    return
-                continue
-            except OSError:
-                return  # whoever serves it wants no more; what it answers says why
-            stream.inbox[0] = (data[sent:], window)
-            if sent == len(data):
-                stream.inbox.popleft()
-                self._acknowledge(stream.id, window)
-                self._push()
 
     async def _carry_answer(self, stream: Http2Stream) -> None:
         try:
@@ -371,8 +356,8 @@ class Http2Connection:
     async def _send_body(self, stream: Http2Stream, data: bytes, is_last: bool) -> None:
         at = 0
         while True:
-            while len(self._output) > _OUTPUT_BYTES and not self._is_over:
-                await self._next_room()
+            while self._output.is_full and not self._is_over:
+                await self._output.wait_for_room()
             if stream.is_over or self._is_over:
                 raise trio.ClosedResourceError
             window = self._h2.local_flow_control_window(stream.id)
@@ -394,58 +379,17 @@ class Http2Connection:
         """Say why the connection ends. Nothing more is taken."""
         log.debug("HTTP/2 connection ends", client=self._visit.address, why=why)
         self._is_over = True
-        self._output += self._h2.data_to_send()
-        if code is not None and not self._is_retiring:
-            self._output += GoAwayFrame(0, last_stream_id=self._last_id, error_code=int(code)).serialize()
+        if code is not None:
+            self._say_goaway(code)
         self._push()
 
     def _push(self) -> None:
-        """Send what h2 has written; what the kernel does not take is the writer's. Raises nothing."""
-        self._output += self._h2.data_to_send()
-        if not self._is_waiting_to_write and not self._is_broken:
-            self._write_some()
+        """Send what h2 has written. Raises nothing."""
+        self._output.put(self._h2.data_to_send())
 
-    def _write_some(self) -> None:
-        try:
-            while self._output:
-                sent = self._visit.socket.send(bytes(self._output[:_RECEIVE_BYTES]))
-                del self._output[:sent]
-                self._tally.sent(sent)
-        except BlockingIOError:
-            self._has_output.set()
-        except OSError:
-            self._break()
-        if len(self._output) <= _OUTPUT_BYTES:
-            self._tell_of_room()
+    def _patience(self) -> float:
+        return self._patience_seconds if self._running else self._visit.bounds.write_seconds
 
-    def _tell_of_room(self) -> None:
-        self._has_room.set()
-        self._has_room = trio.Event()
-
-    def _break(self) -> None:
-        """Nothing can be written any more."""
-        self._is_broken = self._is_over = True
-        self._output.clear()
-        self._tell_of_room()
+    def _broken(self) -> None:
+        self._is_over = True
         self._look_at_time()
-
-    async def _next_room(self) -> None:
-        """Wait until the kernel has taken something."""
-        await self._has_room.wait()
-
-    async def _write(self) -> None:
-        while True:
-            await self._has_output.wait()
-            self._has_output = trio.Event()
-            self._is_waiting_to_write = True
-            patience = self._patience_seconds if self._running else self._visit.bounds.write_seconds
-            with trio.move_on_after(patience) as waiting:
-                await trio.lowlevel.wait_writable(self._visit.socket)
-            self._is_waiting_to_write = False
-            if waiting.cancelled_caught:
-                self._break()
-            if self._is_broken:
-                return
-            self._write_some()
-
-

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import socket
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import httptools
 import trio
@@ -179,6 +179,33 @@ class Http2Stream:
         """Have `data` written; `window` bytes of the stream's window are free again then."""
         self.inbox.append((data, window))
         self.has_inbox.set()
+
+    async def carry_body(self, written: Callable[[int, int], None]) -> None:
+        """Write what comes of the request. Runs until the stream is over, or whoever serves it wants no more.
+
+        Args:
+            written: told the stream and how much of its window is free again.
+        """
+        while not self.is_over:
+            if not self.inbox:
+                self.has_inbox = trio.Event()
+                await self.has_inbox.wait()
+                continue
+            data, window = self.inbox[0]
+            try:
+                sent = self.socket.send(data)
+            except BlockingIOError:
+                try:
+                    await trio.lowlevel.wait_writable(self.socket)
+                except trio.ClosedResourceError:
+                    return
+                continue
+            except OSError:
+                return  # what it answers says why
+            self.inbox[0] = (data[sent:], window)
+            if sent == len(data):
+                self.inbox.popleft()
+                written(self.id, window)
 
     def opened_window(self) -> None:
         self.has_window.set()

@@ -17,10 +17,12 @@ from typing import Any
 import trio
 from attrs import define, field
 
-from broker.request import Request
+from broker.auth.identity import ANONYMOUS
+from broker.request import Request, RequestRefused, unauthorized
 from broker.visit import Visit, VisitorLeft
 from broker.web.services import Asked, Services
 
+_WITH_BODY = ("POST", "PUT", "PATCH", "DELETE")
 _NEVER_SECONDS = 7 * 24 * 3600
 
 
@@ -81,13 +83,30 @@ class WebServer:
 
     async def serve(self, visit: Visit, request: Request) -> bool:
         """Answer one request. Returns whether the connection can carry another."""
+        asked = Asked(request, visit)
+        if request.method in _WITH_BODY:
+            await self._admit(asked)
         body = await visit.read_body(request)
-        exchange = Exchange(visit, request.whole_bytes(body), {"asked": Asked(request, visit)})
+        exchange = Exchange(visit, request.whole_bytes(body), {"asked": asked})
         await self.load()(exchange)
         keeps = request.keeps_alive and not (exchange.broken or exchange.closed)
         if not keeps and not exchange.broken:
             await visit.linger()
         return keeps
+
+    async def _admit(self, asked: Asked) -> None:
+        """Look who it is before the body is read: who has no right to send one shall not fill memory with it.
+
+        Raises:
+            RequestRefused: 401.
+        """
+        try:
+            identity = await self._services.identify(asked)
+            if identity.kind == ANONYMOUS:
+                raise unauthorized("this needs a token or an API key")
+        except RequestRefused as refused:
+            refused.headers.update(self._services.origins.cors_headers(asked.request.text(b"origin")))
+            raise
 
     def load(self) -> Callable[[Exchange], Awaitable[None]]:
         """What answers the request of a exchange. Blocks the first time."""

@@ -86,9 +86,7 @@ class DaemonProcess:
 
     def stats_as(self, token: str) -> Any:
         """The stats, where a token is needed."""
-        asked = urllib.request.Request(
-            f"{self.url}/api/realtime/stats", headers={"Authorization": f"Bearer {token}"}
-        )
+        asked = urllib.request.Request(f"{self.url}/api/realtime/stats", headers={"Authorization": f"Bearer {token}"})
         with urllib.request.urlopen(asked, timeout=5) as answer:
             return json.load(answer)
 

@@ -17,6 +17,7 @@ from tests.actors.raw_client import (
     TEXT,
     RawClient,
     close_frame,
+    descriptors_of,
     frame,
     head,
     resident_bytes,
@@ -25,6 +26,7 @@ from tests.actors.raw_client import (
     wait_until,
 )
 from tests.actors.refusal import assert_refusal
+from tests.fuzz.mutation import mutated
 
 SEED = int(os.environ.get("BROKER_FUZZ_SEED", "0")) or random.randrange(1, 1 << 32)
 TIMES = int(os.environ.get("BROKER_FUZZ_TIMES", "1"))
@@ -43,6 +45,10 @@ SEEDS = [
     head(b"POST /health HTTP/1.1", b"Transfer-Encoding: chunked") + b"5\r\nhello\r\n0\r\n\r\n",
     head(b"POST /nothing HTTP/1.1", b"Connection: Upgrade", b"Upgrade: h2c", b"Content-Length: 2") + b"{}",
     head(b"OPTIONS * HTTP/1.1", b"Access-Control-Request-Method: GET"),
+    upgrade(b"/ws?token=eyJhbGciOiJIUzI1NiJ9.e30.AA", b"Sec-WebSocket-Protocol: broker.v1, bearer.a.b.c"),
+    head(b"GET /api/stream?channel=fuzz:1 HTTP/1.1", b"Authorization: Bearer a.b.c", b"Cookie: token=a.b.c"),
+    head(b"GET /api/realtime/explain?action=subscribe&channel=fuzz:1 HTTP/1.1", b"X-Forwarded-For: 192.0.2.1"),
+    head(b"POST /api/realtime/disconnect HTTP/1.1", b"Content-Length: 17") + b'{"client":"none"}',
 ]
 SPLICES = [
     b"\r\n", b"\n", b"\r", b"\0", b" ", b":", b",", b"\t", b";", b"[::1]", b"@", b"?", b"#", b"//", b"..", b"\xff",
@@ -54,28 +60,10 @@ PAYLOADS = [
     b"", b"a", b'{"type":"ping"}', b'{"type":"subscribe","channel":"fuzz:1"}',
     b'{"type":"unsubscribe","channel":"fuzz"}',
     b'{"type":"subscribe","channel":{"type":"fuzz","id":null,"userId":"u"}}',
+    b'{"type":"authenticate","token":"a.b.c"}', b'{"type":"publish","channel":"fuzz:1","event":{"a":1}}',
     b"\xff\xfe", b"[" * 2000, b"\xe2\x82", b'{"type":"subscribe","channel":{"type":[' + b'{"a":' * 300, b"\x03\xe8",
     b"\x03", b"*" * 126, b"*" * 70000,
 ]  # fmt: skip
-
-
-def mutated(dice: random.Random, data: bytes) -> bytes:
-    """`data` with one to four bytes changed, cut out, doubled or put in."""
-    changed = bytearray(data)
-    for _ in range(dice.randint(1, 4)):
-        at = dice.randrange(len(changed) + 1)
-        match dice.randrange(5):
-            case 0:
-                changed[at : at + 1] = bytes((dice.randrange(256),))
-            case 1:
-                del changed[at : at + dice.randrange(1, 20)]
-            case 2:
-                changed[at:at] = changed[at : at + dice.randrange(1, 40)]
-            case 3:
-                changed[at:at] = dice.choice(SPLICES)
-            case 4:
-                changed[at : at + 1] = bytes((changed[at] ^ 1 << dice.randrange(8),)) if at < len(changed) else b""
-    return bytes(changed)
 
 
 def random_frame(dice: random.Random) -> bytes:
@@ -90,15 +78,15 @@ def random_frame(dice: random.Random) -> bytes:
         masked=dice.random() < 0.95,
         length=dice.choice([None] * 9 + [dice.randrange(1 << 64)]),
     )
-    return mutated(dice, made) if dice.random() < 0.3 else made
+    return mutated(dice, made, SPLICES) if dice.random() < 0.3 else made
 
 
 def test_mutated_handshakes(port: int, served: DaemonProcess) -> None:
     print(f"BROKER_FUZZ_SEED={SEED}")
     dice = random.Random(SEED)
-    before = resident_bytes(served.process.pid)
+    before, descriptors = resident_bytes(served.process.pid), descriptors_of(served.process.pid)
     for _ in range(HANDSHAKES * TIMES):
-        sent = mutated(dice, dice.choice(SEEDS))
+        sent = mutated(dice, dice.choice(SEEDS), SPLICES)
         with RawClient.connect(port) as client:
             if dice.random() < 0.3:
                 cut = dice.randrange(len(sent) + 1)
@@ -114,6 +102,8 @@ def test_mutated_handshakes(port: int, served: DaemonProcess) -> None:
             check_answers(client, sent)
     assert resident_bytes(served.process.pid) - before < GROWTH_BYTES
     wait_until(lambda: served.stats()["websocket"]["totalConnections"] == 1)
+    # That which asks for the stats is one.
+    wait_until(lambda: descriptors_of(served.process.pid) <= descriptors + 1)
 
 
 def check_answers(client: RawClient, sent: bytes) -> None:
@@ -137,7 +127,7 @@ def check_answers(client: RawClient, sent: bytes) -> None:
 def test_mutated_frames(port: int, served: DaemonProcess) -> None:
     print(f"BROKER_FUZZ_SEED={SEED}")
     dice = random.Random(SEED + 1)
-    before = resident_bytes(served.process.pid)
+    before, descriptors = resident_bytes(served.process.pid), descriptors_of(served.process.pid)
     for _ in range(CONNECTIONS * TIMES):
         with RawClient.websocket(port) as client:
             client.try_send(b"".join(random_frame(dice) for _ in range(FRAMES_EACH)))
@@ -152,4 +142,6 @@ def test_mutated_frames(port: int, served: DaemonProcess) -> None:
                 assert frames[-1].code in (None, 1000, 1002, 1007, 1009) or frames[-1].code > 1000
     assert resident_bytes(served.process.pid) - before < GROWTH_BYTES
     wait_until(lambda: served.stats()["websocket"]["totalConnections"] == 1)
+    # That which asks for the stats is one.
+    wait_until(lambda: descriptors_of(served.process.pid) <= descriptors + 1)
     wait_until(lambda: not [name for name in served.stats()["channels"]["channels"] if name.startswith("fuzz")])

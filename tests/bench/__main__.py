@@ -26,9 +26,10 @@ from tests.bench.publishcost import publish_cost
 from tests.bench.publishing import PAYLOAD_BYTES
 from tests.bench.reconnects import reconnects
 from tests.bench.slowclients import slow_clients
+from tests.bench.tls import tls
 from tests.bench.tokens import tokens
 
-PARTS = ("loads", "bursts", "publish", "slow", "reconnects", "connects", "tokens", "floods")
+PARTS = ("loads", "bursts", "publish", "slow", "reconnects", "connects", "tokens", "tls", "floods")
 STORM_CLIENTS = 2000
 FLOOD_CLIENTS = 2000
 FLOODED_CLIENTS = 100
@@ -68,6 +69,9 @@ def main() -> int:
         if "tokens" in parts:
             for transport in ("websocket", "sse"):
                 wrong += show(*tokens(place, transport, clients // 2))
+        if "tls" in parts:
+            for transport in ("websocket", "sse"):
+                wrong += show(*tls(place, transport, clients // 2))
         if "floods" in parts:
             wrong += show(*floods(place, min(FLOOD_CLIENTS, (descriptors - 500) // 3), FLOODED_CLIENTS))
     print(f"\n{time.monotonic() - begun:.0f} s", "" if not wrong else f"; {wrong} events were WRONG", sep="")

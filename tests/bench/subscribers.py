@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import selectors
 import socket
+import ssl
 import time
 from collections.abc import Callable
 
@@ -44,6 +45,7 @@ class Subscribers:
         since: a position to come back from, and `first` the number of the event behind it.
         is_narrow: little fits on the way to them; for those that read with `sip`.
         token: the token of the subscriber with that index; None for none.
+        context: to speak TLS with.
         latencies: how long each delivery of a number took, in seconds, where it is wanted and `published` is called.
     """
 
@@ -56,6 +58,7 @@ class Subscribers:
     is_narrow: bool = False
     token: Callable[[int], str] | None = None
     latencies: dict[int, list[float]] | None = None
+    context: ssl.SSLContext | None = None
     _selector: selectors.DefaultSelector = field(factory=selectors.DefaultSelector)
     _all: list[_Subscriber] = field(factory=list)
     _ready: int = 0
@@ -78,6 +81,8 @@ class Subscribers:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _NARROW_BYTES)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _NARROW_SEGMENT)
             sock.connect(("127.0.0.1", self.port))
+            if self.context is not None:
+                sock = self.context.wrap_socket(sock, server_hostname="localhost")
             sock.sendall(self._request(index))
             sock.setblocking(False)
             subscriber = _Subscriber(sock)
@@ -149,7 +154,9 @@ class Subscribers:
     def _read(self, subscriber: _Subscriber, size: int) -> None:
         try:
             data = subscriber.sock.recv(size)
-        except BlockingIOError:
+            while isinstance(subscriber.sock, ssl.SSLSocket) and subscriber.sock.pending():
+                data += subscriber.sock.recv(size)
+        except (BlockingIOError, ssl.SSLWantReadError):
             return
         if not data:
             raise ConnectionError("the daemon closed a subscriber's connection")

@@ -38,7 +38,7 @@ TEXTS = [word.decode(errors="replace") for word in HOSTILE] + [
     "/",
     ".",
 ]
-VALUES = [
+VALUES: list[Any] = [
     None, True, False, 0, -1, 1, 1.5, -0.0, 1e308, 2**31, 2**53 + 1, 2**63, 2**64, 10**400, "", "0", "x", [], {},
     [[]], [{}],
     {"a": None}, ["*"], [0], [None], "a" * 5000, ["a"] * 1100, {"type": "x"}, *TEXTS,

@@ -33,7 +33,8 @@ class StreamSeen:
 
     def events(self) -> list[Any]:
         """The data of every event of a stream, without those that the daemon says itself."""
-        found = [json.loads(line[6:]) for line in bytes(self.data).split(b"\n") if line.startswith(b"data: ")]
+        lines = bytes(self.data).split(b"\n")[:-1]
+        found = [json.loads(line[6:]) for line in lines if line.startswith(b"data: ")]
         return [each for each in found if each.get("type") != "connected"]
 
 

@@ -263,7 +263,16 @@ def test_silent_connections_cost_little_and_end(
 @pytest.mark.parametrize("version", ["--http1.1", "--http2"])
 def test_curl(version: str, tls_daemon: DaemonProcess, tls_authority: Authority) -> None:
     def ask(*options: str, path: str) -> str:
-        command = ["curl", "--silent", "--show-error", "--no-buffer", version, "--cacert", str(tls_authority.file), *options]
+        command = [
+            "curl",
+            "--silent",
+            "--show-error",
+            "--no-buffer",
+            version,
+            "--cacert",
+            str(tls_authority.file),
+            *options,
+        ]
         url = f"https://localhost:{tls_daemon.port}{path}"
         return subprocess.run([*command, url], capture_output=True, text=True, timeout=10).stdout
 

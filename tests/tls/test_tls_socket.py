@@ -132,10 +132,10 @@ def test_a_forged_record_is_an_error_and_the_peer_gets_an_alert(ends: tuple[TlsS
     sealed[-1] ^= 1
     peer.socket.sendall(sealed)
     assert readable(server)
-    with pytest.raises(ssl.SSLError, match="BAD_RECORD|DECRYPTION_FAILED"):
+    with pytest.raises(ssl.SSLError, match=r"BAD_RECORD|DECRYPTION_FAILED"):
         server.recv(100)
     assert readable(peer.socket)
-    with pytest.raises(ssl.SSLError, match="BAD_RECORD_MAC|ALERT"):
+    with pytest.raises(ssl.SSLError, match=r"BAD_RECORD_MAC|ALERT"):
         peer.open(peer.socket.recv(1 << 16))
 
 
@@ -196,11 +196,11 @@ def test_a_version_that_is_too_old_is_refused(pair: tuple[socket.socket, socket.
     context.set_ciphers("ALL:@SECLEVEL=0")
     context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
     # Python warns of the old version, which is asked for on purpose.
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
         context.maximum_version = ssl.TLSVersion.TLSv1_1
     with TlsSocket(pair[0], Certificate(authority.issue().settings).context) as server:
         peer = TlsPeer(pair[1], context)
-        with pytest.raises(ssl.SSLError, match="UNSUPPORTED_PROTOCOL|VERSION_TOO_LOW"):
+        with pytest.raises(ssl.SSLError, match=r"UNSUPPORTED_PROTOCOL|VERSION_TOO_LOW"):
             peer.shake(server)
 
 

@@ -14,7 +14,7 @@ from broker.config.types import BUILT_IN_TYPES
 from broker.frames import text_frame
 from broker.position import Start
 from broker.session import Authenticate, Publish, Reply, Session, Subscribe, Unsubscribe
-from tests.fuzz.reading import frames_of, object_of
+from tests.fuzz.reading import frames_of, json_of, object_of
 from tests.fuzz.target import Target
 
 RULES = RuleBook(
@@ -110,7 +110,7 @@ def check_allowed(session: Session, action: str, channel: Channel) -> None:
 def check_published(payload: bytes, message: str) -> None:
     """What is published is the event that was looked at: one object, which stands in the message as it is."""
     assert payload.decode() in message
-    assert isinstance(json.loads(payload), dict), payload
+    assert isinstance(json_of(payload), dict), payload
 
 
 def command(**members: Any) -> bytes:

@@ -105,8 +105,8 @@ def look_at(request: Request) -> None:
     check_written_anew(request)
     assert is_one_line(masked(request.target))
     for origins in ORIGINS:
-        refusals(lambda origins=origins: origins.check(request))  # type: ignore[misc]
-        refusals(lambda origins=origins: origins.check_host(request))  # type: ignore[misc]
+        refusals(lambda origins=origins: origins.check(request))
+        refusals(lambda origins=origins: origins.check_host(request))
         assert origins.cookie_may_count(request) in (True, False)
         origin = request.text(b"origin")
         for headers in (origins.cors_headers(origin), origins.preflight_headers(origin, "GET")):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from broker import eventstream, frames
 from broker.config.sections import Redis
 from broker.gap import Gap
@@ -12,7 +10,7 @@ from broker.run import STAMP, Run
 from broker.stream import last_index
 from broker.upstream.link import Link
 from broker.wireformat import EVENT_STREAM, EVENT_STREAM_BARE, WEBSOCKET, WEBSOCKET_V1
-from tests.fuzz.reading import as_lines, events_of, frames_of
+from tests.fuzz.reading import as_lines, events_of, frames_of, json_of
 from tests.fuzz.target import Target
 
 NAME = b"job_progress:42"
@@ -57,7 +55,7 @@ def check_reasons(data: bytes) -> str:
         if reason is None:
             data.decode()
             if name != "off":
-                json.loads(data)
+                json_of(data)
         elif reason == NOT_AN_EVENT:
             why = explained(reason, data)
             assert why and why.isprintable() and "\n" not in why, why
@@ -86,19 +84,19 @@ def check_formats(run: Run) -> None:
     assert frames_of(WEBSOCKET.encoded(NAME, run)[0]) == [(1, payload) for payload in payloads]
     events = events_of(EVENT_STREAM_BARE.encoded(NAME, run)[0])
     assert [event["data"] for event in events] == [as_lines(payload) for payload in payloads]
-    ids = [position.decode() for position in run.positions]
+    ids: list[str | None] = [position.decode() for position in run.positions]
     assert [event.get("id") for event in events] == (ids or [None] * len(payloads))
     assert all(set(event) <= {"data", "id"} for event in events)
     size, _, chunk = EVENT_STREAM.encoded(NAME, run)[0].partition(b"\r\n")
     assert int(size, 16) == len(chunk) - 2 and chunk.endswith(b"\r\n")
     for (opcode, envelope), payload in zip(frames_of(WEBSOCKET_V1.encoded(NAME, run)[0]), payloads, strict=True):
         assert opcode == 1
-        read = json.loads(envelope)
+        read = json_of(envelope)
         assert set(read) == {"channel", "position", "event"} and read["channel"] == NAME.decode()
         is_json = refusal(payload, MAX_BYTES) is None
         assert envelope.endswith(b'"event":%b}' % payload) if is_json else read["event"] == payload.decode()
     found = last_index(payloads)
-    assert found is None or json.loads(payloads[found])["stage"] == "complete"
+    assert found is None or json_of(payloads[found])["stage"] == "complete"
     for payload in payloads:
         assert frames_of(frames.text_frame(payload)) == [(1, payload)]
         assert len(events_of(eventstream.block(payload, event="complete", id="end"))) == 1

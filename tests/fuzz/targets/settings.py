@@ -28,9 +28,11 @@ def check(data: bytes) -> str:
                 assert all(line.isprintable() for line in lines), text
             assert problem.where and problem.what
         return str(min(len(error.problems), 9))
-    shown = show(effective)
-    assert f'"{SECRET}' not in shown.replace('_file = "', "").replace('issuer = "', "")
-    assert f"{SECRET}-secret" not in shown + repr(effective)
+    shown = dict(line.split(" = ", 1) for line in show(effective).splitlines())
+    assert shown["auth.secret"].split("  # ")[0] == ('"***"' if effective.config.auth.secret else '""')
+    assert "secret=" not in repr(effective.config.auth) and "url=" not in repr(effective.config.redis)
+    if "@" in effective.config.redis.url:
+        assert f"{SECRET}-secret" not in shown["redis.url"].rpartition("@")[0]
     return "settings"
 
 

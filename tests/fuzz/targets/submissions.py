@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import msgspec
 
 from broker.channel import Channel
@@ -11,6 +9,7 @@ from broker.config.types import BUILT_IN_TYPES, TypeOptions
 from broker.inquiry import PATHS, Inquiry, InquiryRefused, example_of, inquiry_from_body
 from broker.request import RequestRefused
 from broker.submission import USERS_CHANNEL, Item, submission_of
+from tests.fuzz.reading import json_of
 from tests.fuzz.target import Target
 from tests.fuzz.targets.heads import check_refusal
 
@@ -47,7 +46,7 @@ def check_item(item: Item, data: bytes) -> None:
     if item.channel == USERS_CHANNEL:
         told = msgspec.json.decode(item.payload, type=dict[str, msgspec.Raw])
         assert set(told) == {"user", "event"}
-        user = json.loads(bytes(told["user"]))
+        user = json_of(bytes(told["user"]))
         assert 0 < len(user) <= 256 and not set(user) & set("\r\n\0\x85\u2028\u2029\x1b")
         payload = bytes(told["event"])
     else:
@@ -58,7 +57,7 @@ def check_item(item: Item, data: bytes) -> None:
     assert payload in data and len(payload) <= MAX_BYTES
     assert payload[:1] == b"{"
     if item.channel.partition(":")[0] != "loose":
-        assert isinstance(json.loads(payload), dict)
+        assert isinstance(json_of(payload), dict)
 
 
 def evaluate(path: str, data: bytes) -> str:
