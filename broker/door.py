@@ -62,7 +62,7 @@ class Door:
     """All listeners of the daemon.
 
     Args:
-        max_connections: the cap. A stream of an HTTP/2 connection counts as one.
+        max_connections: the cap. A stream of an HTTP/2 connection counts as two: so many descriptors it has.
         certificate: for listeners with TLS; then `http2` serves connections that agreed on it.
     """
 

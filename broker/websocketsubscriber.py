@@ -29,6 +29,7 @@ from broker.topic.topic import Outlet
 from broker.wireformat import USER_EVENT, WireFormat
 
 _HELD_MAX = 100
+_HELD_MAX_CHARACTERS = 64 * 1024
 # Looking at a token costs more than anything else that a client can ask for.
 _BAD_TOKENS_MAX = 5
 _TOKENS_PER_SECOND = 0.1
@@ -68,7 +69,7 @@ class WebSocketSubscriber:
     def text(self, text: str) -> None:
         if self._held is None:
             self._run(self._session.receive_text(text, time.time()))
-        elif len(self._held) < _HELD_MAX:
+        elif len(self._held) < _HELD_MAX and sum(map(len, self._held)) + len(text) <= _HELD_MAX_CHARACTERS:
             self._held.append(text)
         else:
             self._client.end(TOO_MANY_COMMANDS)

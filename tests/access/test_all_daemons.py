@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from typing import Any
 
@@ -136,3 +137,40 @@ def test_orders_that_make_no_sense_change_nothing(guarded: DaemonProcess, redis_
         server.publish("broker:users", json.dumps({"user": "ann", "event": EVENT}))
         assert talker.hear("note") == EVENT
     assert guarded.stats_as(ADMIN)["control"]["bad"] == 6
+
+
+def test_who_was_revoked_while_its_body_trickled_in_does_not_get_in(guarded: DaemonProcess) -> None:
+    body = json.dumps({"creativeId": "1", "content": "x"}).encode()
+    text = token("ann", jti="slow", subscribe=["creative_evaluation:*"])
+    with socket.create_connection(("127.0.0.1", guarded.port), timeout=10) as slow:
+        slow.sendall(
+            b"POST /api/stream/evaluate-creative HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %b\r\n"
+            b"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n" % (text.encode(), len(body))
+        )
+        # It is known who asks before the body is read.
+        assert slow.recv(1000).startswith(b"HTTP/1.1 100 ")
+        ask(guarded, "realtime/revoke", {"tokenId": "slow"})
+        slow.sendall(body)
+        assert slow.recv(1000).startswith(b"HTTP/1.1 401 ")
+
+
+def test_nobody_without_a_right_fills_memory_with_a_body(guarded: DaemonProcess) -> None:
+    with socket.create_connection(("127.0.0.1", guarded.port), timeout=10) as stranger:
+        stranger.sendall(b"POST /api/publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n")
+        assert stranger.recv(1000).startswith(b"HTTP/1.1 401 ")
+
+
+def test_a_revocation_told_between_two_ears_is_found_at_once(guarded: DaemonProcess, redis_server: RedisServer) -> None:
+    """The daemon may have read what is revoked before it heard again what others say."""
+    with (
+        redis.Redis.from_url(redis_server.url) as server,
+        talking(guarded.ws_url, additional_headers=bearer(token("ann", jti="t9"))) as talker,
+    ):
+        talker.subscribe("job:ann")
+        for turn in range(3):
+            server.client_kill_filter(_type="pubsub")
+            if turn == 2:
+                server.zadd("broker:revocations", {f"token:{time.time()!r}:t9": time.time() + 100})
+        killed_at = time.monotonic()
+        assert talker.ending() == 4403
+        assert time.monotonic() - killed_at < 5.0

@@ -58,3 +58,16 @@ def test_messages_and_pings_of_a_client(guard: Guard) -> None:
             talker._connection.ping()
         assert talker.ending() == 4008
     assert daemon.stats_as(ADMIN)["limits"]["commands_per_second"] == 2
+
+
+def test_tokens_that_do_not_count_and_too_many_that_do(guard: Guard) -> None:
+    daemon = guard("--rules-anonymous-subscribe", "public:*")
+    with talking(daemon.ws_url) as guesser:
+        for _ in range(5):
+            assert guesser.ask("authenticate", "authenticated", token="x")["code"] == "bad_token"
+        assert guesser.ending() == 4401
+    with talking(daemon.ws_url) as renewer:
+        for _ in range(10):
+            assert renewer.ask("authenticate", "authenticated", token=token("ann"))["type"] == "authenticated"
+        renewer.say("authenticate", token=token("ann"))
+        assert renewer.ending() == 4008

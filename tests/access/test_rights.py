@@ -147,3 +147,29 @@ def test_evaluations_go_by_the_rules_too(guarded: DaemonProcess) -> None:
     assert httpx.get(url, headers=bearer(token("ann"))).status_code == 403
     with streaming(url, bearer(token("ann", subscribe=["creative_evaluation:*"]))) as source:
         assert next(source.iter_sse()).json()["type"] == "connected"
+
+
+def test_a_rule_for_users_reaches_nobody_else(guard: Guard) -> None:
+    """Whatever letters the others' ids have."""
+    daemon = guard(environ={"BROKER_RULES_USER_PUBLISH": "*,*:*:{sub},user:*,note:*"})
+    mine, text = {"user": "7", "event": EVENT}, token("7")
+    assert post(daemon, "publish", mine, text).status_code == 200
+    for other in ("bob", "google:7", "a:b:7", "a:b:c:7", "7:7"):
+        assert post(daemon, "publish", {"user": other, "event": EVENT}, text).status_code == 403, other
+        assert post(daemon, "publish", {"user": other, "event": EVENT}, token("svc", publish=["user:*"])).is_success
+    assert explain(daemon, text, "publish", "user:bob")["allowed"] is False
+    # What only looks like somebody's would be everybody's.
+    looks_owned = {"channel": {"type": "note", "userId": "7"}, "event": EVENT}
+    assert post(daemon, "publish", looks_owned, text).status_code == 403
+    assert post(daemon, "publish", {"channel": {"type": "alerts", "userId": "7"}, "event": EVENT}, text).is_success
+
+
+def test_each_publisher_has_idempotency_keys_of_its_own(guarded: DaemonProcess) -> None:
+    body = json.dumps({"channel": "job:1", "event": EVENT})
+    for user in ("ann", "bob", "ann"):
+        headers = {**bearer(token(user, publish=["job:*"])), "Idempotency-Key": "k"}
+        answer = httpx.post(f"{guarded.url}/api/publish", content=body, headers=headers)
+        assert answer.status_code == 200
+    assert answer.headers["Idempotency-Replayed"] == "true"
+    stats = guarded.stats_as(token("root", broker_admin=True))
+    assert (stats["publishing"]["events"], stats["publishing"]["repeated"]) == (2, 1)

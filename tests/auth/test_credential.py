@@ -84,7 +84,7 @@ def test_two_authorization_headers_are_refused_even_if_they_are_the_same() -> No
         [f"broker.v1, bearer.{JWT}"],
         [f"bearer.{JWT},broker.v1"],
         ["broker.v1", f"bearer.{JWT}"],
-        [f"broker.base,  bearer.{JWT} , bearer.other"],
+        [f"broker.base,  bearer.{JWT} , bearer.{JWT}"],
     ],
 )
 def test_subprotocol(offered: list[str]) -> None:
@@ -148,6 +148,7 @@ TWO = (400, "the request has two different tokens", INVALID)
 def test_two_that_differ_are_refused() -> None:
     bearer, offered = ("authorization", "Bearer a"), ("sec-websocket-protocol", "bearer.b")
     assert found(bearer, offered) == TWO
+    assert found(("sec-websocket-protocol", "bearer.a, bearer.b")) == TWO
     assert found(bearer, target="/ws?token=b") == TWO
     assert found(offered, target="/ws?token=a") == TWO
     assert found(target="/ws?token=a&token=b") == TWO

@@ -243,7 +243,8 @@ class TestSessions:
         session = Session(10, None, rules=RuleBook(Rules(anonymous_publish=("*",)), {}))
         said = {"type": type, "channel": channel, "event": event}
         steps = session.receive_text(json.dumps(said), 0.0)
-        is_refused = any(isinstance(step, Reply) and b'"code"' in step.body for step in steps)
+        # Whose channel it is, no schema says.
+        is_refused = any(isinstance(step, Reply) and step.code not in ("", "forbidden") for step in steps)
         assert validator(type.capitalize()).is_valid(said) == (not is_refused)
 
     @given(ANYTHING)

@@ -16,6 +16,7 @@ import pytest
 
 from broker.cli.banner import _curl
 from broker.config.address import Address
+from broker.config.sections import Config
 from tests.actors.daemon_process import DaemonProcess
 from tests.actors.peers import wait_until
 from tests.actors.redis_server import RedisServer, free_port
@@ -99,7 +100,7 @@ def test_every_line_to_paste_works(
 
 
 def test_a_path_with_a_space_is_one_word_of_the_shell() -> None:
-    line = _curl(Address(path="/my files/b.sock")) + "/health'"
+    line = _curl(Address(path="/my files/b.sock"), Config()) + "/health'"
     assert shlex.split(line) == ["curl", "-N", "--unix-socket", "/my files/b.sock", "http://localhost/health"]
 
 

@@ -12,14 +12,19 @@ from broker.errors import ConfigError
 from tests.fuzz.target import Target
 
 SECRET = "hunter2"
-_FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
-_FILE = _FOLDER / "broker.toml"
+_IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
 
 def check(data: bytes) -> str:
-    _FILE.write_bytes(data)
+    with tempfile.NamedTemporaryFile(dir=_IN_MEMORY, suffix=".toml") as file:
+        file.write(data)
+        file.flush()
+        return check_file(Path(file.name))
+
+
+def check_file(file: Path) -> str:
     try:
-        effective = load(flags={}, environ={}, file=_FILE)
+        effective = load(flags={}, environ={}, file=file)
     except ConfigError as error:
         for problem in error.problems:
             for text in (problem.where, problem.what):
