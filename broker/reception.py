@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 
-import attrs
 import structlog
 import trio
 from attrs import Factory, define, field, frozen
@@ -98,7 +97,7 @@ class Reception:
         if is_forwarded:
             whence = self.proxies.whence(address, request.headers)
             address, scheme = whence.address, whence.scheme
-        request = attrs.evolve(request, address=address, scheme=scheme)
+        request = request.coming_from(address, scheme)
         has_entered = False
         try:
             if self.is_closing:

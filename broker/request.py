@@ -55,6 +55,18 @@ class Request:
     address: str | None = None
     scheme: str | None = None
 
+    def coming_from(self, address: str | None, scheme: str | None) -> Request:
+        """The same request, with what is known of its client. Written out: `attrs.evolve` takes four times as long."""
+        return Request(
+            self.method,
+            self.target,
+            self.http_version,
+            self.headers,
+            self.upgrades_to_websocket,
+            address,
+            scheme,
+        )
+
     @property
     def path(self) -> str:
         return unquote(self.target.partition(b"?")[0].decode("latin-1"))

@@ -52,7 +52,7 @@ class WebSocketSubscriber:
     # While a token is looked at, what the client says next waits.
     _held: list[str] | None = field(init=False, default=None)
     _bad_tokens: int = field(init=False, default=0)
-    _tokens: Bucket = field(init=False, factory=lambda: Bucket(_TOKENS_PER_SECOND, _TOKENS_BURST))
+    _tokens: Bucket | None = field(init=False, default=None)
 
     @property
     def outlet(self) -> Outlet:
@@ -120,6 +120,8 @@ class WebSocketSubscriber:
                 self._publish(step)
 
     def _authenticate(self, step: Authenticate) -> None:
+        if self._tokens is None:
+            self._tokens = Bucket(_TOKENS_PER_SECOND, _TOKENS_BURST)
         if self._tokens.take(trio.current_time()):
             self._client.end(TOO_MANY_COMMANDS)
             return
