@@ -94,7 +94,7 @@ class AnswerStream:
     def goodbye(self, ending: Ending) -> bytes:
         if ending in (LEFT, VANISHED, REQUEST_TOO_BIG):
             return b""
-        last = _LAST_WORDS.get(ending, _no_words)(self._bounds)
+        last = _LAST_WORDS.get(ending, _no_words)(self._client)
         if not self._chunked:
             return last
         return (eventstream.chunk(last) if last else b"") + eventstream.END_OF_CHUNKS
@@ -134,16 +134,16 @@ class AnswerStream:
         self._client.outbox.deliver(head + data, events, trio.current_time())
 
 
-def _shutdown_words(bounds: Sse) -> bytes:
+def _shutdown_words(client: Client) -> bytes:
     body = {
         "type": "server_shutdown",
         "message": "Server is shutting down",
         "timestamp": timestamp(time.time()),
     }
-    return eventstream.block(msgspec.json.encode(body), retry_milliseconds=bounds.retry_milliseconds)
+    return eventstream.block(msgspec.json.encode(body), retry_milliseconds=client.reconnect_milliseconds)
 
 
-def _slow_words(bounds: Sse) -> bytes:
+def _slow_words(client: Client) -> bytes:
     return failure("client too slow: events were dropped; reconnect to go on")
 
 
@@ -153,17 +153,17 @@ def _named(ending: Ending, message: str) -> bytes:
     return eventstream.block(msgspec.json.encode(body), event=ending.name)
 
 
-def _no_words(bounds: Sse) -> bytes:
+def _no_words(client: Client) -> bytes:
     return b""
 
 
-_LAST_WORDS: dict[Ending, Callable[[Sse], bytes]] = {
+_LAST_WORDS: dict[Ending, Callable[[Client], bytes]] = {
     SHUTDOWN: _shutdown_words,
     OUTBOX_FULL: _slow_words,
     OUTBOX_STALE: _slow_words,
     OUTBOX_TOTAL: _slow_words,
-    TOKEN_EXPIRED: lambda bounds: _named(TOKEN_EXPIRED, "the token expired; come back with a new one"),
-    REVOKED: lambda bounds: _named(REVOKED, "the token was revoked; get a new one"),
-    DISCONNECTED: lambda bounds: _named(DISCONNECTED, "disconnected by the operator"),
-    INTERNAL_ERROR: lambda bounds: failure("internal error; it is in the daemon's log"),
+    TOKEN_EXPIRED: lambda client: _named(TOKEN_EXPIRED, "the token expired; come back with a new one"),
+    REVOKED: lambda client: _named(REVOKED, "the token was revoked; get a new one"),
+    DISCONNECTED: lambda client: _named(DISCONNECTED, "disconnected by the operator"),
+    INTERNAL_ERROR: lambda client: failure("internal error; it is in the daemon's log"),
 }

@@ -93,6 +93,7 @@ class Client:
         socket: non-blocking; owned from here on.
         transport: `websocket` or `sse`.
         identity: who it is; `Clientele.identify` changes it.
+        reconnect_milliseconds: how long it is told to wait before it comes back, where the daemon stops.
     """
 
     id: str
@@ -101,6 +102,7 @@ class Client:
     _socket: socket.socket
     _bounds: Clients
     connected_at: float = Factory(time.time)
+    reconnect_milliseconds: int = field(init=False, default=0)
     conversation: Conversation = field(init=False)
     outbox: Outbox = field(init=False)
     ending: Ending | None = field(init=False, default=None)

@@ -141,11 +141,6 @@ class Clientele:
     def of_id(self, id: str) -> Client | None:
         return self._clients.get(id)
 
-    def end_all(self, ending: Ending) -> None:
-        """Ask everyone to leave. Synchronous; never waits."""
-        for client in self._clients.values():
-            client.end(ending)
-
     def __len__(self) -> int:
         return len(self._clients)
 

@@ -104,8 +104,7 @@ class Gate:
 
     def claimed_user(self, request: Request) -> str | None:
         """Who the query says that it is."""
-        # Most name nobody: the query need not be taken apart for that.
-        return dict(request.query()).get("userId") if b"userId" in request.target else None
+        return request.asked("userId")
 
     async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Do what `look_at_soon` leaves to be done. Runs until cancelled."""

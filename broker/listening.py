@@ -9,7 +9,7 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from ipaddress import ip_address
 
@@ -50,24 +50,56 @@ class Listener:
 
 
 @contextmanager
-def open_listeners(section: Listen, tls: ListenTls, origin: str) -> Iterator[list[Listener]]:
+def open_listeners(
+    section: Listen, tls: ListenTls, origin: str, inherited: Sequence[socket.socket] = ()
+) -> Iterator[list[Listener]]:
     """Listen on every address of the section; a name may stand for several.
 
     Args:
         origin: where the addresses were set, for error messages.
+        inherited: sockets that listen already, from systemd or from the daemon before this one. Each serves the
+            address that it is bound to, which is not opened then; one of no such address is served too. Owned from
+            here on, but not the files of unix sockets.
 
     Raises:
         ListenError: an address is taken, not this machine's, or not allowed.
     """
     with ExitStack() as stack:
         listeners = []
+        left = list(inherited)
+        for one in left:
+            one.setblocking(False)
+            stack.callback(one.close)
         for text in section.addresses:
             address = Address.parse(text)
-            is_tls = bool(tls.certificate) and (text in tls.addresses if tls.addresses else not address.path)
-            for opened in _open(address, section.backlog, origin, stack):
-                stack.callback(opened.close)
-                listeners.append(Listener(opened, is_tls, text in section.proxy_protocol))
+            given = [one for one in left if _is_bound_to(one, address)]
+            left = [one for one in left if one not in given]
+            opened = given or _open(address, section.backlog, origin, stack)
+            for one in opened:
+                stack.callback(one.close)
+                listeners.append(Listener(one, _is_tls(tls, text, address), text in section.proxy_protocol))
+        for one in left:
+            address = Address.parse(Listener(one).name)
+            listeners.append(Listener(one, _is_tls(tls, str(address), address)))
         yield listeners
+
+
+def _is_tls(tls: ListenTls, text: str, address: Address) -> bool:
+    return bool(tls.certificate) and (text in tls.addresses if tls.addresses else not address.path)
+
+
+def _is_bound_to(opened: socket.socket, address: Address) -> bool:
+    """Whether a socket is what `_open` would have made of an address; port 0 is none in particular."""
+    if address.path or opened.family == socket.AF_UNIX:
+        return opened.family == socket.AF_UNIX and opened.getsockname() == address.path
+    host, port = opened.getsockname()[:2]
+    if port != address.port:
+        return False
+    try:
+        found = socket.getaddrinfo(address.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError):
+        return False
+    return any(where[0] == host for *_, where in found)
 
 
 def _open(address: Address, backlog: int, origin: str, stack: ExitStack) -> list[socket.socket]:

@@ -72,14 +72,24 @@ class Request:
         return unquote(self.target.partition(b"?")[0].decode("latin-1"))
 
     def query(self) -> list[tuple[str, str]]:
-        """The query's pairs, decoded, in order. At most 100 are read."""
+        """The query's pairs, decoded, in order. At most `_MOST_FIELDS` are read."""
         text = self.target.partition(b"?")[2].decode("latin-1")
         if not text:
             return []
         try:
-            return parse_qsl(text, keep_blank_values=True, max_num_fields=100)
+            return parse_qsl(text, keep_blank_values=True, max_num_fields=_MOST_FIELDS)
         except ValueError:
-            raise RequestRefused(400, "the query has more than 100 fields", "Send fewer fields.") from None
+            raise RequestRefused(400, f"the query has more than {_MOST_FIELDS} fields", "Send fewer fields.") from None
+
+    def asked(self, name: str) -> str | None:
+        """The last value of a query field; None where the query has no such field. `name` is plain letters.
+
+        Most queries have nothing of the kind, and are not taken apart for it.
+        """
+        target = self.target
+        if name.encode() not in target and b"%" not in target and target.count(b"&") < _MOST_FIELDS:
+            return None
+        return dict(self.query()).get(name)
 
     def last_event_id(self, query: Sequence[tuple[str, str]]) -> str | None:
         """What the client had last: as EventSource says it, or in the query for clients that cannot."""
@@ -134,6 +144,7 @@ class Request:
         return self.head_bytes(_UPGRADING | _FRAMING, *added) + body
 
 
+_MOST_FIELDS = 100
 _UPGRADING = frozenset({b"connection", b"http2-settings", b"upgrade"})
 _FRAMING = frozenset({b"content-length", b"expect", b"te", b"trailer", b"transfer-encoding"})
 

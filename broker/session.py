@@ -140,8 +140,15 @@ class Session:
         text = timestamp(now)
         return _encode({"type": "heartbeat", "serverTime": text, "timestamp": text})
 
-    def farewell(self, now: float) -> bytes:
-        return _encode({"type": "disconnected", "message": "Server shutting down", "timestamp": timestamp(now)})
+    def farewell(self, reconnect_milliseconds: int, now: float) -> bytes:
+        return _encode(
+            {
+                "type": "disconnected",
+                "message": "Server shutting down",
+                "reconnectInMs": reconnect_milliseconds,
+                "timestamp": timestamp(now),
+            }
+        )
 
     def receive_text(self, text: str, now: float) -> list[Step]:
         """What to do about one text message, in order. Raises nothing."""

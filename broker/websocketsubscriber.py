@@ -84,7 +84,7 @@ class WebSocketSubscriber:
         self._send(self._session.heartbeat(time.time()))
 
     def farewell(self) -> bytes:
-        return text_frame(self._session.farewell(time.time()))
+        return text_frame(self._session.farewell(self._client.reconnect_milliseconds, time.time()))
 
     def joined(self, names: tuple[bytes, ...], starts: Mapping[bytes, Start]) -> None:
         for name in names:

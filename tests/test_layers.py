@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent / "broker"
 RINGS: dict[int, set[str]] = {
     6: {"__main__"},
     5: {"cli"},
-    4: {"daemon", "evaluation", "figures"},
+    4: {"daemon", "assembly", "evaluation", "figures"},
     3: {
         "door",
         "websocket",
@@ -55,6 +55,8 @@ RINGS: dict[int, set[str]] = {
         "sealedoutbox",
         "outboxpool",
         "publishing",
+        "lifecycle",
+        "drain",
     },
     1: {
         "hub",
@@ -100,7 +102,8 @@ RING_OF = {name: ring for ring, names in RINGS.items() for name in names}
 
 # Within a ring, a file may import these neighbours: they are one noun in several files.
 SIDEWAYS = {
-    ("figures", "daemon"): "the daemon shows the figures of its parts",
+    ("figures", "assembly"): "the daemon shows the figures of its parts",
+    ("assembly", "daemon"): "the daemon starts the parts that the assembly has wired",
     ("websocketsubscriber", "websocket"): "a WebSocket client's talk is the subscriber's",
     ("intake", "websocketsubscriber"): "clients publish through the intake",
     ("intake", "websocket"): "clients publish through the intake",
@@ -140,6 +143,7 @@ SIDEWAYS = {
     ("visit", "reception"): "a visit's requests are received",
     ("outbox", "visit"): "closing a socket that trio may wait on",
     ("client", "answerstream"): "an event stream is a client's conversation",
+    ("clientele", "drain"): "the drain is the clientele's end",
     ("client", "clientele"): "the clientele is made of clients",
     ("client", "census"): "the census lists clients",
     ("clientele", "census"): "the census counts the clientele",

@@ -8,6 +8,7 @@ from broker.channel import Channel
 from broker.config.address import Address
 from broker.config.key import check_api_key, check_audience, check_cookie, check_jwks, check_secret
 from broker.config.peer import check_network, check_web_origin
+from broker.config.process import check_control_socket, check_node, check_workers
 from broker.config.redisname import check_channel_prefix, check_redis_url
 from broker.config.secret import shown
 from broker.errors import ChannelError
@@ -60,5 +61,8 @@ CHECKS: Mapping[str, Callable[[str], object]] = {
     "redis.url": check_redis_url,
     "redis.channel_prefix": check_channel_prefix,
     "channels.declared": check_channel_type,
+    "daemon.control_socket": check_control_socket,
+    "daemon.node": check_node,
+    "daemon.workers": check_workers,
 }
 """By dotted setting; a ValueError refuses."""

@@ -28,11 +28,14 @@ SETTINGS: Mapping[str, Attribute[Any]] = {
     f"{section}.{attribute.name}": attribute for section, cls in SECTIONS.items() for attribute in attrs.fields(cls)
 }
 
-RENAMED: Mapping[str, str] = {"listen.cors_origins": "listen.allowed_origins"}
+RENAMED: Mapping[str, str] = {
+    "listen.cors_origins": "listen.allowed_origins",
+    "sse.retry_milliseconds": "daemon.reconnect_seconds",
+}
 """Settings that had another name once."""
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
-_SHORT_FLAGS = {"listen.addresses": "--listen", "redis.url": "--redis"}
+_SHORT_FLAGS = {"listen.addresses": "--listen", "redis.url": "--redis", "daemon.workers": "--workers"}
 
 
 def section_field(section: str) -> str:

@@ -147,9 +147,6 @@ class Sse:
     """Server-Sent Events clients."""
 
     keep_alive_seconds: float = setting(15.0, "How often a stream gets a comment that keeps it alive.", least=0.1)
-    retry_milliseconds: int = setting(
-        2000, "The reconnect delay that a stream is told when the daemon shuts down.", least=0, most=3_600_000
-    )
     ended_seconds: float = setting(
         60.0, "How long the daemon remembers that a stream has ended, to answer a reconnect with 204.", least=0
     )
@@ -240,6 +237,43 @@ class Daemon:
     drain_seconds: float = setting(
         10.0, "How long clients may take to leave when the daemon stops; what is left then is cut off.", least=0
     )
+    drain_clients_per_second: float = setting(
+        1000.0,
+        "How many clients a second are asked to leave when the daemon stops, or more where drain_seconds asks for it.",
+        least=1.0,
+    )
+    unready_seconds: float = setting(
+        0.0,
+        "How long a daemon that is to stop still takes clients while /readyz says that it should get none, so that a "
+        "load balancer notices.",
+        least=0,
+        most=3600.0,
+    )
+    reconnect_seconds: float = setting(
+        2.0,
+        "The longest that a client is told to wait before it comes back when the daemon stops; each is told a random "
+        "time of its own.",
+        least=0,
+        most=3600.0,
+    )
+    control_socket: str = setting(
+        "",
+        "The unix socket where this machine's `broker reload` and `broker serve --takeover` find the daemon; only its "
+        "own user may connect. Empty: one named after the first address, in the runtime folder of the user. off: none.",
+    )
+    workers: str = setting(
+        "1",
+        "Processes that serve clients, sharing each address with SO_REUSEPORT: a number, or auto for one a core.",
+    )
+    node: str = setting(
+        "", "What this daemon is called among those that share a Redis. Empty: the name of the machine."
+    )
+    node_lease_seconds: float = setting(
+        5.0,
+        "How long a daemon that has become silent still counts among those that share its Redis.",
+        least=1.0,
+        most=300.0,
+    )
 
 
 @frozen
@@ -252,6 +286,29 @@ class Log:
     level: str = setting("info", "The least level that is written.", one_of=("debug", "info", "warning", "error"))
     format: str = setting(
         "auto", "text, json, or auto: text on a terminal, else JSON lines.", one_of=("auto", "text", "json")
+    )
+
+
+@frozen
+class Metrics:
+    """`GET /metrics`, for Prometheus."""
+
+    http: str = setting(
+        "auto",
+        "Who may read it. auto: whoever may administrate; without authentication, everybody. open: everybody. "
+        "off: nobody.",
+        one_of=("auto", "open", "off"),
+    )
+
+
+@frozen
+class Tracing:
+    """Spans for OpenTelemetry, from a publish over HTTP to its dispatch. Needs `pip install broker[opentelemetry]`."""
+
+    mode: str = setting(
+        "off",
+        "on: spans go where the OTEL_EXPORTER_OTLP_* variables say, and `traceparent` is kept with the event.",
+        one_of=("off", "on"),
     )
 
 
@@ -278,6 +335,8 @@ class Config:
     evaluations: Evaluations = Evaluations()
     publish: Publish = Publish()
     daemon: Daemon = Daemon()
+    metrics: Metrics = Metrics()
+    tracing: Tracing = Tracing()
     log: Log = Log()
     types: Mapping[str, TypeOptions] = field(default=BUILT_IN_TYPES, hash=False)
 

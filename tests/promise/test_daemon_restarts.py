@@ -21,10 +21,10 @@ from tests.promise.publishing import StampingPublisher
 
 CHANNELS = ("kept:1", "kept:2")
 PAUSE_SECONDS = 0.01
-RETRY_MILLISECONDS = 300
+RECONNECT_SECONDS = 0.3
 FLAGS = (
     *("--type", "kept.history_length=10000", "--type", "kept.history_seconds=600"),
-    *("--sse-retry-milliseconds", str(RETRY_MILLISECONDS)),
+    *("--daemon-reconnect-seconds", str(RECONNECT_SECONDS)),
 )
 Open = Callable[[str], EventSourceClient]
 

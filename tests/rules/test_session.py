@@ -50,9 +50,10 @@ def test_the_greeting_and_the_heartbeat() -> None:
         "timestamp": STAMP,
     }
     assert json.loads(session().heartbeat(NOW)) == {"type": "heartbeat", "serverTime": STAMP, "timestamp": STAMP}
-    assert json.loads(session().farewell(NOW)) == {
+    assert json.loads(session().farewell(1500, NOW)) == {
         "type": "disconnected",
         "message": "Server shutting down",
+        "reconnectInMs": 1500,
         "timestamp": STAMP,
     }
 
