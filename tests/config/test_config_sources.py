@@ -348,7 +348,7 @@ def test_everything_wrong_in_all_sources_is_said_at_once(file: Path) -> None:
             "BROKER_REDIS": "redis://:hunter2@db",
             "BROKER_CLIENTS_SUBSCRIPTIONS_MAX": "abc",
             "BROKER_SSE_CHANNELS_MAX": "",
-            "BROKER_CLIENTS_MAX_CONNECTIONS": "1.0",
+            "BROKER_PUBLISH_EVENTS_MAX": "1.0",
             "BROKER_LOG_LEVEL": "debug",
             "BROKER_LISTEN_ADDRESSES": "localhost:80,,unix:run/x",
             "REDIS_URL": "redis://:hun/ter2@db",
@@ -370,8 +370,8 @@ def test_everything_wrong_in_all_sources_is_said_at_once(file: Path) -> None:
             "environment BROKER_LISTEN_ADDRESSES",
             "'unix:run/x' has no absolute path; write it with one slash, unix:/run/broker.sock",
         ),
-        ("environment BROKER_CLIENTS_MAX_CONNECTIONS", "must be a whole number such as 0, not the text ''"),
-        ("environment BROKER_CLIENTS_MAX_CONNECTIONS", "must be a whole number such as 0, not the text '1.0'"),
+        ("environment BROKER_SSE_CHANNELS_MAX", "must be a whole number such as 32, not the text ''"),
+        ("environment BROKER_PUBLISH_EVENTS_MAX", "must be a whole number such as 1000, not the text '1.0'"),
         (
             "environment REDIS_URL",
             "'redis://:***@db' has no usable host and port; "
