@@ -255,9 +255,8 @@ class Door:
         checks_host = reception.is_open and not listener.is_tls and listener.is_loopback
         try:
             while True:
-                request = await visit.read_request()
-                keeps = await reception.answer(visit, request, checks_host=checks_host)
-                if not keeps or reception.is_closing:
+                answering = reception.answer(visit, await visit.read_request(), checks_host=checks_host)
+                if not await answering or reception.is_closing:
                     return
         except RequestRefused as refused:
             await reception.answer_malformed(visit, refused)

@@ -98,6 +98,7 @@ class Reception:
             whence = self.proxies.whence(address, request.headers)
             address, scheme = whence.address, whence.scheme
         request = request.coming_from(address, scheme)
+        method, noted = request.method, self._facts(request) if self._logs_requests else {}
         has_entered = False
         try:
             if self.is_closing:
@@ -107,17 +108,20 @@ class Reception:
                 has_entered = True
             if request.method != "OPTIONS":  # a browser asks with it what its page may do
                 self._check_page(request, checks_host and not is_forwarded)
-            return await self._handler(request.path)(visit, request)
+            answering = self._handler(request.path)(visit, request)
+            # Served for days, a WebSocket need not keep its head, and its cookies, as long.
+            del request
+            return await answering
         except RequestRefused as refused:
             self._refused[str(refused.status)] += 1
-            await visit.write(refusal_answer(refused, request.method))
+            await visit.write(refusal_answer(refused, method))
             await visit.linger()
             return False
         finally:
             if has_entered:
                 self.turnstile.leave(address)
-            if self._logs_requests:
-                self._note(visit, request, begun_at)
+            if noted:
+                self._note(visit, noted, begun_at)
 
     async def answer_malformed(self, visit: Visit, refused: RequestRefused) -> None:
         """Answer what was no request, after which its connection is over.
@@ -162,14 +166,16 @@ class Reception:
     def _handler(self, path: str) -> Handler:
         return next(route.handler for route in self._routes if route.serves(path))
 
-    def _note(self, visit: Visit, request: Request, begun_at: float) -> None:
+    def _facts(self, request: Request) -> dict[str, str | None]:
+        """What the log says of a request."""
+        return {"method": request.method, "target": masked(request.target), "client": request.address}
+
+    def _note(self, visit: Visit, facts: Mapping[str, str | None], begun_at: float) -> None:
         """The line of a request that is over. `outcome` is its status, or how the stream or WebSocket ended."""
         log.info(
             "request",
-            method=request.method,
-            target=masked(request.target),
+            **facts,
             outcome=visit.status or visit.served,
-            client=request.address,
             user=visit.user_id,
             seconds=round(trio.current_time() - begun_at, 3),
         )

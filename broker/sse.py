@@ -103,7 +103,9 @@ class SseDoor:
             refused.headers.update(cors)
             raise
         client = Client(f"sse_{os.urandom(8).hex()}", "sse", identity, visit.socket, self._clients)
-        await self._stream(visit, client, stream, last_id, request.http_version == b"1.1", cors)
+        chunked = request.http_version == b"1.1"
+        del request
+        await self._stream(visit, client, stream, last_id, chunked, cors)
         return False
 
     async def _has_ended(self, stream: Stream, last_id: str) -> bool:

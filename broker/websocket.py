@@ -99,7 +99,8 @@ class WebSocketDoor:
         is_v1 = subprotocol == SUBPROTOCOL
         answer = handshake(request, subprotocol)
         identity = await self._gate.identify(request)
-        visit.user_id = identity.user_id
+        visit.user_id, claimed = identity.user_id, self._gate.claimed_user(request)
+        del request
         self._clientele.check_room(identity, "websocket")
         client = Client(f"ws_{os.urandom(8).hex()}", "websocket", identity, visit.socket, self._clients)
         needs_token = identity.kind == ANONYMOUS and not self._gate.lets_anonymous_in
@@ -113,7 +114,7 @@ class WebSocketDoor:
                 is_v1,
                 identity,
                 self._rules,
-                self._gate.claimed_user(request),
+                claimed,
                 needs_token,
             )
             format = WEBSOCKET_V1 if is_v1 else WEBSOCKET

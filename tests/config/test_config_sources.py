@@ -370,8 +370,8 @@ def test_everything_wrong_in_all_sources_is_said_at_once(file: Path) -> None:
             "environment BROKER_LISTEN_ADDRESSES",
             "'unix:run/x' has no absolute path; write it with one slash, unix:/run/broker.sock",
         ),
-        ("environment BROKER_SSE_CHANNELS_MAX", "must be a whole number such as 32, not the text ''"),
         ("environment BROKER_PUBLISH_EVENTS_MAX", "must be a whole number such as 1000, not the text '1.0'"),
+        ("environment BROKER_SSE_CHANNELS_MAX", "must be a whole number such as 32, not the text ''"),
         (
             "environment REDIS_URL",
             "'redis://:***@db' has no usable host and port; "
