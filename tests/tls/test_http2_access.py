@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 from h2.errors import ErrorCodes
+from h2.settings import SettingCodes
 
 from tests.access.visitor import SECRET, bearer, token
 from tests.actors.daemon_process import DaemonProcess
@@ -73,3 +74,19 @@ def test_a_reset_stream_leaves_nothing(tls_daemon: DaemonProcess, tls_authority:
         client.flush()
         wait_until(lambda: counted() == (1, 0))
         wait_until(lambda: descriptors_of(tls_daemon.process.pid) <= descriptors)
+
+
+def test_one_stream_too_many_is_refused_and_the_others_go_on(
+    tls_daemon: DaemonProcess, tls_authority: Authority
+) -> None:
+    with Http2Client.connect(tls_daemon.port, tls_authority.client_context("h2")) as client:
+        ids = client.subscribe(*(f"bench:{number}" for number in range(100)))
+        client.h2.remote_settings[SettingCodes.MAX_CONCURRENT_STREAMS] = 200  # else this client would not ask
+        client.h2.remote_settings.acknowledge()
+        one_more = client.ask("/health")
+        client.pump(lambda: client.is_closed or client.goaway is not None or client.streams[one_more].reset is not None)
+        seen = client.streams[one_more]
+        assert (seen.status, seen.reset, client.goaway) == (0, ErrorCodes.REFUSED_STREAM, None)
+        client.h2.reset_stream(ids[0], ErrorCodes.CANCEL)
+        client.flush()
+        wait_until(lambda: client.get("/health").status == 200)
