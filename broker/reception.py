@@ -31,14 +31,14 @@ Handler = Callable[[Visit, Request], Awaitable[bool]]
 
 @frozen
 class Route:
-    """Paths that begin with `prefix` (or equal it, where `exact`) go to `handler`."""
+    """The path `prefix`, and what is below it unless `exact`, go to `handler`."""
 
     prefix: str
     handler: Handler
     exact: bool = False
 
     def serves(self, path: str) -> bool:
-        return path == self.prefix or (not self.exact and path.startswith(self.prefix))
+        return path == self.prefix or (not self.exact and path.startswith(f"{self.prefix}/"))
 
 
 @frozen

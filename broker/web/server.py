@@ -82,7 +82,14 @@ class WebServer:
     _answer: Callable[[Exchange], Awaitable[None]] | None = None
 
     async def serve(self, visit: Visit, request: Request) -> bool:
-        """Answer one request. Returns whether the connection can carry another."""
+        """Answer one request. Returns whether the connection can carry another.
+
+        Raises:
+            RequestRefused: it has no right to send a body, or its path begins with two slashes.
+        """
+        if request.path.startswith("//"):
+            # Quart would take it for the path behind: a proxy that forbids that one must not be walked round.
+            raise RequestRefused(404, "nothing is served at a path of two slashes", "Begin the path with one slash.")
         asked = Asked(request, visit)
         if request.method in _WITH_BODY:
             await self._admit(asked)

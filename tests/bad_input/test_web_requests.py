@@ -88,6 +88,8 @@ UNKNOWN = {
     "percent-not-utf8": (b"GET /%ff%fe HTTP/1.1", 404),
     "percent-cut": (b"GET /%f HTTP/1.1", 404),
     "dots": (b"GET /../../etc/passwd HTTP/1.1", 404),
+    "two-slashes-before": (b"GET //health HTTP/1.1", 404),
+    "slash-as-percent-before": (b"GET /%2fhealth HTTP/1.1", 404),
     "two-slashes-inside": (b"GET /api//realtime/stats HTTP/1.1", 404),
     "long-path": (b"GET /" + b"a" * 10000 + b" HTTP/1.1", 404),
     "stats-clients-word": (b"GET /api/realtime/stats?clients=x HTTP/1.1", 400),
@@ -97,6 +99,7 @@ UNKNOWN = {
     "propfind": (b"PROPFIND /health HTTP/1.1", 405),
     "trace": (b"TRACE /health HTTP/1.1", 405),
     "stream-unknown": (b"GET /api/stream/nothing/x HTTP/1.1", 404),
+    "stream-endpoint-lookalike": (b"GET /api/streamrender-progress/x HTTP/1.1", 404),
     "stream-lookalike": (b"GET /api/streams HTTP/1.1", 404),
     "stream-without-id": (b"GET /api/stream/render-progress/ HTTP/1.1", 404),
 }
