@@ -11,7 +11,8 @@ place and shape:
     subscribed    `success` true, and the `name` of one of our channels
     error         a `code` of the session's while an answer is awaited; `upstream_refused` at any time
     heartbeat     `serverTime` equal to `timestamp`
-    disconnected  the farewell to the letter: only `message` "Server shutting down" and `timestamp`
+    disconnected  the farewell to the letter: only `message` "Server shutting down", `timestamp` and, of newer
+                  brokers, `reconnectInMs`
 
 All else is an event then: `pong` and `unsubscribed` too, as what they answer is never sent.
 
@@ -66,7 +67,14 @@ class Authenticated:
     seconds: float | None
 
 
-Said = Event | Subscribed | Waiting | Authenticated | Gap | None
+@frozen
+class Farewell:
+    """The broker stops or restarts, and wants nobody back before so many seconds."""
+
+    wait_seconds: float
+
+
+Said = Event | Subscribed | Waiting | Authenticated | Farewell | Gap | None
 """What one message means; None: nothing to us."""
 
 
@@ -155,8 +163,11 @@ class Conversation:
             return Waiting(str(data.get("message")))
         if kind == "heartbeat" and isinstance(data.get("serverTime"), str):
             return None if data["serverTime"] == data.get("timestamp") else _NOT_OURS
-        is_farewell = kind == "disconnected" and len(data) == 3 and data.get("message") == "Server shutting down"
-        return None if is_farewell else _NOT_OURS
+        if kind == "disconnected" and data.get("message") == "Server shutting down":
+            milliseconds = data.get("reconnectInMs", 0)
+            if len(data) == 3 + ("reconnectInMs" in data) and isinstance(milliseconds, int) and milliseconds >= 0:
+                return Farewell(milliseconds / 1000)
+        return _NOT_OURS
 
 
 def _seconds_left(data: Mapping[str, Any]) -> float | None:

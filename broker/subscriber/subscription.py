@@ -31,13 +31,14 @@ from broker.subscriber.conversation import (
     UPSTREAM_UNAVAILABLE,
     Authenticated,
     Conversation,
+    Farewell,
     Subscribed,
     Waiting,
 )
 from broker.subscriber.credential import Credential, NoToken, Token
 from broker.subscriber.event import Event
 from broker.subscriber.gap import Gap
-from broker.subscriber.loss import Loss, leaves
+from broker.subscriber.loss import RETRY_MAX_SECONDS, Loss, leaves
 from broker.subscriber.notice import Kind, Notice
 from broker.subscriber.statistics import Statistics
 from broker.subscriber.target import Target
@@ -133,6 +134,7 @@ class Subscription:
     _reading: trio.CancelScope | None = None
     _leaving: bool = False
     _live_since: float | None = None
+    _return_seconds: float | None = None  # as the broker told when it left
     _away_since: float | None = None
     _told: str = ""
     _missed: dict[str, None] = Factory(dict)  # channels on which events may be missing since the loss
@@ -202,7 +204,7 @@ class Subscription:
         """Connect and reconnect until there is a reason not to. Raises nothing of its own."""
         attempt = 0
         while True:
-            self._live_since = None
+            self._live_since, self._return_seconds = None, None
             error = await self._visit()
             if self._leaving:
                 return
@@ -217,6 +219,10 @@ class Subscription:
                 return
             if self._live_since is not None and trio.current_time() - self._live_since >= HELD_SECONDS:
                 attempt = 0
+            if self._return_seconds is not None:
+                # The broker gave each client a time of its own: adding to it would only keep us away longer.
+                await trio.sleep(min(self._return_seconds, RETRY_MAX_SECONDS))
+                continue
             backoff = random.uniform(0, min(BACKOFF_MAX_SECONDS, BACKOFF_MIN_SECONDS * 2**attempt))
             await trio.sleep(loss.wait_seconds + backoff)
             attempt = min(attempt + 1, 30)
@@ -272,6 +278,8 @@ class Subscription:
                 self._tell_gap(said)
             elif isinstance(said, Authenticated):
                 self._renew_later(connection, nursery, said)
+            elif isinstance(said, Farewell):
+                self._return_seconds = said.wait_seconds
             elif isinstance(said, Waiting):
                 if self._told != UPSTREAM_UNAVAILABLE:
                     self._tell("waiting", said.text)

@@ -10,7 +10,7 @@ from broker.errors import SubscriberError
 from broker.gap import REASONS
 from broker.subscriber import Event, Gap
 from broker.subscriber.bookmarks import Bookmarks
-from broker.subscriber.conversation import Conversation, Said, Subscribed, Waiting
+from broker.subscriber.conversation import Conversation, Farewell, Said, Subscribed, Waiting
 
 SHOWN = "http://b"
 NAME = "a:1"
@@ -55,6 +55,10 @@ def test_what_is_the_brokers_own() -> None:
     assert _said({**gap, "count": 7}) == Gap(NAME, "overflow", "1:2:3", None, "now", 7)
     assert _said({"type": "error", "code": "upstream_unavailable", "message": "m"}) == Waiting("m")
     assert _said({"type": "heartbeat", "serverTime": "1", "timestamp": "1"}) is None
+    farewell = {"type": "disconnected", "message": "Server shutting down", "timestamp": "1"}
+    assert _said(farewell) == Farewell(0.0)
+    assert _said({**farewell, "reconnectInMs": 1500}) == Farewell(1.5)
+    assert _said({**farewell, "reconnectInMs": 1500}, is_v1=False) == Farewell(1.5)
     assert _said({"type": "something that a later version says"}) is None
 
 

@@ -500,3 +500,17 @@ def test_a_file_without_certificates_is_refused(tmp_path: Path, text: str | None
         file.write_text(text)
     with pytest.raises(SubscriberError, match=r"^cannot read certificates to trust from '.*ca\.pem': "):
         subscribe("https://127.0.0.1:1", ["a"], ca_file=file)
+
+
+async def test_a_broker_that_leaves_says_when_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscription, "BACKOFF_MIN_SECONDS", 1000.0)
+    farewell = {"type": "disconnected", "message": "Server shutting down", "reconnectInMs": 300, "timestamp": ""}
+    leaving = _live('{"channel":"a:1","position":"1:2:2","event":{"n":1}}', json.dumps(farewell), close=(1012, ""))
+    back = _live('{"channel":"a:1","position":"1:3:3","event":{"n":2}}')
+    async with _server(leaving, back) as (url, _):
+        with trio.fail_after(BOUND_SECONDS):
+            async with subscribe(url, ["a:1"]) as events:
+                assert (await anext(events)).raw == '{"n":1}'
+                left_at = trio.current_time()
+                assert (await anext(events)).raw == '{"n":2}'
+                assert 0.25 <= trio.current_time() - left_at < BOUND_SECONDS
