@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 
+import attrs
 import trio
 from attrs import frozen
 
@@ -24,20 +25,30 @@ from broker.forwarded import Proxies
 from broker.gate import Gate
 from broker.history.history import History
 from broker.history.keys import Keys
-from broker.hub import Hub
+from broker.hub import INTERNAL, Hub
 from broker.inquiry import PATHS as EVALUATION_PATHS
 from broker.intake import Intake
 from broker.keysource import KeySource
 from broker.ledger.ledger import Ledger
+from broker.lifecycle import Lifecycle
+from broker.looplag import LoopLag
+from broker.metrics.metrics import Metrics
+from broker.metrics.scrape import Sources
+from broker.node import NodeKeys, new_node_id
+from broker.nodes.nodes import Nodes
 from broker.origins import Origins
+from broker.post.siblings import Siblings
 from broker.publishing import Publishing
+from broker.readiness import Readiness
 from broker.reception import Reception, Route
+from broker.seats import Seats
 from broker.sse import SseDoor
 from broker.stream import ROOT as STREAM_ROOT
 from broker.stream import EndedStreams
 from broker.tls import Certificate
-from broker.topic.topic import Terms, Topic
+from broker.topic.topic import Books, Terms, Topic
 from broker.topic.trail import Trail
+from broker.tracing import Tracing
 from broker.turnstile import Turnstile
 from broker.upstream.commands import CommandLink
 from broker.upstream.link import Link
@@ -65,19 +76,37 @@ class Parts:
     keys_of_tokens: KeySource
     gate: Gate
     control: Control
+    nodes: Nodes
     intake: Intake
+    websockets: WebSocketDoor
+    streams: SseDoor
     evaluations: EvaluationDoor
+    publishing: Publishing
+    rules: RuleBook
+    origins: Origins
+    terms: Terms
     reception: Reception
     http2: Http2
     web: WebServer
     door: Door
+    lag: LoopLag
+    tracing: Tracing | None
 
 
-def assemble(config: Config, max_connections: int, certificate: Certificate | None) -> Parts:
+def assemble(
+    config: Config,
+    max_connections: int,
+    certificate: Certificate | None,
+    lifecycle: Lifecycle,
+    slot: int | None = None,
+    siblings: Siblings | None = None,
+) -> Parts:
     """Make the parts. Nothing is opened, and nothing runs.
 
     Args:
         config: with a Redis URL in it.
+        slot: which of the daemon's workers this is; None where it is one process.
+        siblings: the other workers; None where it is one process.
     """
     link = Link(config.redis, config.channels.message_max_bytes, config.declared_types)
     ended = EndedStreams(config.sse.ended_seconds)
@@ -100,13 +129,16 @@ def assemble(config: Config, max_connections: int, certificate: Certificate | No
         lambda name: ended.add(name, trio.current_time()),
     )
     hub = Hub(link, lambda name: _topic(name, _options(config, name), terms, history), terms.books)
-    clientele = Clientele(config.limits)
+    node = NodeKeys(config.redis.channel_prefix, new_node_id(config.daemon.node, slot))
+    lease_seconds = config.daemon.node_lease_seconds
+    clientele = Clientele(config.limits, Seats(config.limits, commands, node, lease_seconds))
     origins = Origins(config.listen.allowed_origins, bool(config.auth.cookie))
     served = _served_types(config)
     rules = RuleBook(config.rules, config.declared_types)
     keys_of_tokens = KeySource(config.auth)
     gate = Gate(config.auth, config.rules, keys_of_tokens, origins, Revocations())
-    publishing = Publishing(commands, config, rules)
+    tracing = link.tracing = Tracing.from_settings(config.tracing, config.channels.message_max_bytes)
+    publishing = Publishing(commands, config, rules, tracing)
     intake = Intake(publishing)
     control = Control(
         hub,
@@ -159,10 +191,28 @@ def assemble(config: Config, max_connections: int, certificate: Certificate | No
             "history": lambda: {**history.statistics(), **recorder.statistics()},
             "connections": lambda: figures.connections_of(door, reception),
             "outboxes": lambda: figures.outboxes_of(clientele),
+            "loop": lambda: figures.loop_of(lag),
             **({"tls": lambda: figures.tls_of(certificate, http2)} if certificate is not None else {}),
         },
     )
-    web = WebServer(Services(census, publishing, gate, rules, control, origins, config.listen.allowed_origins))
+    nodes = Nodes(
+        node, hub, clientele, control, commands, census, lease_seconds, lambda: recorder.statistics()["isRecorder"]
+    )
+    readiness = Readiness(lifecycle, lambda: link.has_answered, lambda: link.is_away)
+    lag = LoopLag()
+    web = WebServer(
+        Services(
+            nodes.survey,
+            publishing,
+            gate,
+            rules,
+            control,
+            origins,
+            readiness,
+            config.metrics.http,
+            lambda: metrics.text(),
+        )
+    )
     reception = Reception(
         (
             Route("/ws", websockets.serve, exact=True),
@@ -190,6 +240,27 @@ def assemble(config: Config, max_connections: int, certificate: Certificate | No
         unrecorded.begin,
         unrecorded.end,
     )
+    metrics = Metrics(
+        Sources(
+            link,
+            hub,
+            clientele,
+            door,
+            reception,
+            websockets,
+            publishing,
+            history,
+            recorder,
+            evaluations,
+            gate,
+            control,
+            certificate,
+            http2,
+            readiness,
+            lag,
+        ),
+        siblings or Siblings(),
+    )
     return Parts(
         link,
         commands,
@@ -201,12 +272,21 @@ def assemble(config: Config, max_connections: int, certificate: Certificate | No
         keys_of_tokens,
         gate,
         control,
+        nodes,
         intake,
+        websockets,
+        streams,
         evaluations,
+        publishing,
+        rules,
+        origins,
+        terms,
         reception,
         http2,
         web,
         door,
+        lag,
+        tracing,
     )
 
 
@@ -223,6 +303,10 @@ def _options(config: Config, name: bytes) -> TypeOptions:
 
 
 def _topic(name: bytes, options: TypeOptions, terms: Terms, history: History) -> Topic:
+    if name.startswith(INTERNAL):
+        # What daemons say to each other is no event: it has books of its own, and the policy's slower way, which counts
+        # in them.
+        return Topic(name, "drop_oldest", attrs.evolve(terms, books=Books()))
     if options.keeps_history:
         return Trail(name, options.slow_policy, terms, historian=history)
     return Topic(name, options.slow_policy, terms)

@@ -23,10 +23,9 @@ from broker.config.access import Limits
 from broker.ending import TOKEN_EXPIRED, Ending
 from broker.outboxpool import OutboxPool
 from broker.request import RequestRefused
+from broker.seats import NO_SEAT, Seat, Seats
 
 _LOOK_SECONDS = 0.5
-CONNECTIONS_PER_USER = "connections_per_user"
-STREAMS_PER_USER = "streams_per_user"
 
 
 @frozen
@@ -45,12 +44,13 @@ class Clientele:
     """Clients by id, in the order of their coming."""
 
     _limits: Limits = Factory(Limits)
+    seats: Seats = Factory(lambda self: Seats(self._limits), takes_self=True)
     clock: Callable[[], float] = time.time
     _clients: dict[str, Client] = Factory(dict)
     _by_user: dict[str, dict[Client, None]] = Factory(dict)
     _past_events: Counter[str] = Factory(Counter)
-    _endings: Counter[str] = Factory(Counter)
-    _limits_hit: Counter[str] = Factory(Counter)
+    connected: Counter[str] = field(init=False, factory=Counter)  # clients, by transport
+    endings: Counter[str] = field(init=False, factory=Counter)  # by name, since the start
     _expiring: list[tuple[float, int, Client, Identity]] = Factory(list)  # a heap
     _serial: Iterator[int] = Factory(count)
     _expiring_max: int = field(init=False, default=1000)
@@ -59,16 +59,24 @@ class Clientele:
     def __attrs_post_init__(self) -> None:
         self.pool = OutboxPool(self._limits.outbox_total_bytes)
 
+    def adapt(self, limits: Limits) -> None:
+        """Go by other limits from here on. Who is here stays."""
+        self._limits = limits
+        self.pool.max_bytes = limits.outbox_total_bytes
+        self.seats.adapt(limits)
+
     def add(self, client: Client) -> None:
         self._clients[client.id] = client
+        self.connected[client.transport] += 1
         self._enter(client)
 
     def remove(self, client: Client) -> None:
         """Forget a client and remember how it ended."""
         if self._clients.pop(client.id, None) is not None:
             self._leave(client)
+            self.connected[client.transport] -= 1
             self._past_events[client.transport] += client.outbox.events
-            self._endings[client.ending.name if client.ending else "cancelled"] += 1
+            self.endings[client.ending.name if client.ending else "cancelled"] += 1
 
     def identify(self, client: Client, identity: Identity) -> None:
         """Note that a client is somebody else, or has a new token."""
@@ -76,41 +84,42 @@ class Clientele:
         client.identity = identity
         self._enter(client)
 
-    def limit_reached(self, identity: Identity, transport: str) -> str | None:
-        """The limit, by the name of its setting, that one more client of this user would break; None for none."""
-        limits, user = self._limits, identity.limited_user
-        if user is None:
-            return None
-        theirs = [client for client in self._by_user.get(user, ()) if client.identity.limited_user == user]
-        streams = sum(client.transport == "sse" for client in theirs)
-        found = None
-        if limits.connections_per_user and len(theirs) >= limits.connections_per_user:
-            found = CONNECTIONS_PER_USER
-        elif transport == "sse" and limits.streams_per_user and streams >= limits.streams_per_user:
-            found = STREAMS_PER_USER
-        if found is not None:
-            self._limits_hit[found] += 1
-        return found
+    async def admit(self, identity: Identity, transport: str, check_still: Callable[[Identity], None]) -> Seat:
+        """A seat for one more client of this user: to be given to `serve`, with nothing to wait for in between.
+
+        Args:
+            check_still: as `Gate.check_still`. Redis may have been waited for.
+
+        Raises:
+            RequestRefused: 429, this user may have no more; or what `check_still` raises.
+        """
+        user = identity.limited_user
+        seat = NO_SEAT if user is None else await self.seats.take(user, transport)
+        if isinstance(seat, str):
+            raise self._no_room(seat)
+        try:
+            check_still(identity)
+        except RequestRefused:
+            seat.leave()
+            raise
+        return seat
 
     def check_room(self, identity: Identity, transport: str) -> None:
-        """Raises RequestRefused, 429, where this user may have no more clients."""
-        limit = self.limit_reached(identity, transport)
+        """Raises RequestRefused, 429, where this user has too many clients here already: before more work is done."""
+        user = identity.limited_user
+        limit = None if user is None else self.seats.reached_here(user, transport == "sse")
         if limit is not None:
-            most = getattr(self._limits, limit)
-            raise RequestRefused(
-                429,
-                f"the user has {most} connections or streams already, as many as limits.{limit} allows",
-                "Close one first, or try again later.",
-                {"Retry-After": "5"},
-            )
+            self.seats.limits_hit[limit] += 1
+            raise self._no_room(limit)
 
-    async def serve(self, client: Client, converse: Callable[[Client], Conversation]) -> Ending:
+    async def serve(self, client: Client, converse: Callable[[Client], Conversation], seat: Seat) -> Ending:
         """Count a client in, serve it to its end, and count it out. Runs until then, or until cancelled."""
         self.add(client)
         try:
             return await client.run(converse, self.pool)
         finally:
             self.remove(client)
+            seat.leave()
 
     async def keep_time(self) -> None:
         """End who is over. Runs until cancelled."""
@@ -145,12 +154,19 @@ class Clientele:
         return len(self._clients)
 
     def statistics(self) -> ClienteleStatistics:
-        connected: Counter[str] = Counter()
         events = self._past_events.copy()
         for client in self._clients.values():
-            connected[client.transport] += 1
             events[client.transport] += client.outbox.events
-        return ClienteleStatistics(connected, events, dict(self._endings), dict(self._limits_hit))
+        return ClienteleStatistics(dict(self.connected), events, dict(self.endings), dict(self.seats.limits_hit))
+
+    def _no_room(self, limit: str) -> RequestRefused:
+        most = getattr(self._limits, limit)
+        return RequestRefused(
+            429,
+            f"the user has {most} connections or streams already, as many as limits.{limit} allows",
+            "Close one first, or try again later.",
+            {"Retry-After": "5"},
+        )
 
     def _enter(self, client: Client) -> None:
         identity = client.identity

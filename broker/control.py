@@ -2,6 +2,7 @@
 
     <prefix>broker:control      {"do": "disconnect", "user" | "client" | "channel": ...}
                                 {"do": "revoke", "member": ..., "until": ...}
+                                and what `orders` names
     <prefix>broker:users        {"user": ..., "event": {...}}
     <prefix>broker:revocations  a sorted set: each revocation with the second until which it holds
 
@@ -116,6 +117,8 @@ class Control:
     Args:
         hearing: what changes whenever Redis goes and when it is back, so that something may have been missed.
         clock: seconds since 1970.
+        orders: who else does what daemons say on the control channel, by `do`. Synchronous.
+        ears: who hears what is said on other channels of the daemons, by name. Synchronous.
     """
 
     _hub: Hub
@@ -123,16 +126,17 @@ class Control:
     _gate: Gate
     _commands: Commands
     _prefix: str
-    _revocation_seconds: float
+    revocation_seconds: float
     _hearing: Callable[[], object]
     clock: Callable[[], float] = time.time
+    orders: dict[str, Callable[[bytes], None]] = Factory(dict)
+    ears: dict[str, Callable[[bytes], None]] = Factory(dict)
     _counts: Counter[str] = Factory(Counter)
 
     async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Listen, and read what is revoked. Runs until cancelled; ready after the first attempt to read."""
-        for name, heard in ((CONTROL_CHANNEL, self._ordered), (USERS_CHANNEL, self._told)):
-            ear = Ear(heard)
-            self._hub.join(ear, (name.encode(),), _PARTED, {}, trio.current_time())
+        for name, heard in {CONTROL_CHANNEL: self._ordered, USERS_CHANNEL: self._told, **self.ears}.items():
+            self._hub.join(Ear(heard), (name.encode(),), _PARTED, {}, trio.current_time())
         known: object = None
         read_at = float("-inf")
         first = True
@@ -177,7 +181,7 @@ class Control:
             UpstreamError: Redis is away or refused; it holds on this daemon all the same.
         """
         now = self.clock()
-        revocation = Revocation(kind, id, now, now + (self._revocation_seconds if seconds is None else seconds))
+        revocation = Revocation(kind, id, now, now + (self.revocation_seconds if seconds is None else seconds))
         self._revoke(revocation)
         member, until = revocation.member, revocation.until
         replies = await self._commands.execute(
@@ -229,6 +233,8 @@ class Control:
                 self._revoke(Revocation.from_member(order.member, order.until))
             elif order.do == "disconnect":
                 self._disconnect(order)
+            elif order.do in self.orders:
+                self.orders[order.do](message)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             self._counts["bad"] += 1
             log.warning("an order in Redis is not understood", why=str(error)[:200])

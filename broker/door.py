@@ -115,6 +115,26 @@ class Door:
         finally:
             close_socket(listener.socket)
 
+    def adapt(self, bounds: Listen, max_connections: int) -> None:
+        """Go by other bounds from here on, for connections that come."""
+        self._bounds, self.max_connections = bounds, max_connections
+
+    def dismiss_idle(self) -> None:
+        """Let go who rests between two requests; who has only come may still ask. Synchronous."""
+        for visit in self._visits:
+            if not visit.is_new:
+                visit.dismiss()
+
+    @property
+    def has_newcomers(self) -> bool:
+        """Whether somebody has come who has asked for nothing yet."""
+        return any(visit.is_new for visit in self._visits)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody is here."""
+        return not self._visits
+
     def dismiss_all(self) -> None:
         """Serve no further request: who has not asked yet is let go, who is being served is not. Synchronous."""
         self._reception.is_closing = True

@@ -6,6 +6,10 @@
     ├── ListenError         an address that cannot be listened on
     ├── UpstreamError       Redis cannot be used: refused, unreachable, or gone
     │   └── UpstreamRefused     it answered, and said no: password, rights, database
+    ├── WorkerError         a worker process that cannot start, or that did not end cleanly
+    ├── ControlError        the control socket of this machine's daemon: none, not ours, or no sense in what it says
+    │   └── TakeoverError       a takeover that did not happen: the daemon before goes on
+    ├── DaemonNotAsked      a daemon whose figures cannot be had over HTTP
     ├── TokenRefused        a token that does not count; its reason is a stable word
     ├── EventError          an event that is not what its class says: names the field and its value
     ├── PublishError        the publisher library, asked to confirm: an event that Redis did not take
@@ -64,6 +68,22 @@ class UpstreamError(BrokerError):
 
 class UpstreamRefused(UpstreamError):
     """Redis answered and refused: trying again with the same settings cannot help."""
+
+
+class WorkerError(BrokerError):
+    """A worker process of the daemon that cannot start, or that did not end cleanly."""
+
+
+class ControlError(BrokerError):
+    """A control socket that cannot be had, or a daemon behind it that cannot be asked."""
+
+
+class TakeoverError(ControlError):
+    """A takeover that did not happen. The daemon that was to be taken over from goes on."""
+
+
+class DaemonNotAsked(BrokerError):
+    """A daemon whose figures cannot be had: it is not reached, refuses, or is none."""
 
 
 class TokenRefused(BrokerError):

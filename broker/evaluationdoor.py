@@ -90,6 +90,10 @@ class EvaluationDoor:
     _started: Counter[str] = field(init=False, factory=Counter)
     _refused: Counter[str] = field(init=False, factory=Counter)
 
+    def adapt(self, clients: Clients, sse: Sse, bounds: Evaluations) -> None:
+        """Go by other bounds from here on, for requests that come."""
+        self._clients, self._sse, self._bounds = clients, sse, bounds
+
     async def serve(self, visit: Visit, request: Request) -> bool:
         origin = request.text(b"origin")
         cors = self._origins.cors_headers(origin)
@@ -247,8 +251,7 @@ class EvaluationDoor:
         if watch.resumed and sight.state == OVER and sight.offset == watch.offset:
             await visit.write(answer(204, b"", cors))
             return
-        self._gate.check_still(identity)
-        self._clientele.check_room(identity, "sse")
+        seat = await self._clientele.admit(identity, "sse", self._gate.check_still)
         visit.hand_over()
         client = Client(f"sse_{os.urandom(8).hex()}", "sse", identity, visit.socket, self._clients)
         chunked = request.http_version == b"1.1"
@@ -259,7 +262,7 @@ class EvaluationDoor:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._follow, client, watch, bell, sight.run)
-            ending = await self._clientele.serve(client, converse)
+            ending = await self._clientele.serve(client, converse, seat)
             nursery.cancel_scope.cancel()
         visit.served = f"{client.id} until {ending.name}"
 

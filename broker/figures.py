@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from broker.clientele import CONNECTIONS_PER_USER, STREAMS_PER_USER, Clientele
+import trio
+
+from broker.clientele import Clientele
 from broker.door import Door
 from broker.ending import FRAME_TOO_BIG, OUTBOX_FULL, OUTBOX_TOTAL, TOO_MANY_COMMANDS
 from broker.errorcode import TOO_MANY_SUBSCRIPTIONS
+from broker.looplag import LoopLag
 from broker.reception import Reception
+from broker.seats import CONNECTIONS_PER_USER, STREAMS_PER_USER
 from broker.timestamp import timestamp
 from broker.tls import Certificate
 from broker.turnstile import CONNECTIONS, CONNECTS
@@ -34,12 +38,12 @@ def connections_of(door: Door, reception: Reception) -> dict[str, Any]:
 
 def limits_of(door: Door, reception: Reception, clientele: Clientele, websockets: WebSocketDoor) -> Mapping[str, int]:
     """How often each limit was reached, by the name of its setting."""
-    endings, statuses = clientele.statistics().endings, reception.statistics().refused_by_status
+    endings, statuses = clientele.endings, reception.statistics().refused_by_status
     return {
         "max_connections": door.statistics().refused_busy,
         **dict.fromkeys((CONNECTIONS, CONNECTS, CONNECTIONS_PER_USER, STREAMS_PER_USER), 0),
         **reception.statistics().refused_by_limit,
-        **clientele.statistics().limits_hit,
+        **clientele.seats.limits_hit,
         "subscriptions_max": websockets.errors[TOO_MANY_SUBSCRIPTIONS],
         "commands_per_second": endings.get(TOO_MANY_COMMANDS.name, 0),
         "message_max_bytes": endings.get(FRAME_TOO_BIG.name, 0),
@@ -60,6 +64,12 @@ def outboxes_of(clientele: Clientele) -> dict[str, int]:
         "maxBytes": clientele.pool.max_bytes,
         "ended": counts.ended,
     }
+
+
+def loop_of(lag: LoopLag) -> dict[str, float]:
+    """How late the event loop is, now and at most in the last minute, as the stats show it."""
+    most = lag.most_seconds(trio.current_time())
+    return {"lagSeconds": round(lag.last_seconds, 6), "lagMaxSeconds": round(most, 6)}
 
 
 def tls_of(certificate: Certificate, http2: Http2) -> dict[str, Any]:

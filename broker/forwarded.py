@@ -64,7 +64,12 @@ class Proxies:
     _networks: tuple[IPv4Network | IPv6Network, ...] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._networks = tuple(ip_network(text, strict=False) for text in self.trusted if text != UNIX)
+        self.adapt(self.trusted)
+
+    def adapt(self, trusted: tuple[str, ...]) -> None:
+        """Trust others from here on."""
+        self.trusted = trusted
+        self._networks = tuple(ip_network(text, strict=False) for text in trusted if text != UNIX)
 
     def trusts(self, address: str | None) -> bool:
         """Whether a peer with that address (None: on a unix socket) is a trusted proxy."""

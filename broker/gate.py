@@ -59,6 +59,12 @@ class Gate:
         self._tokens = TokenReader(self._section)
         self._api_keys = ApiKeys(self._section)
 
+    def adapt(self, section: Auth, rules: Rules) -> None:
+        """Go by other settings from here on; the key source has its own."""
+        self._section, self._rules = section, rules
+        self._tokens = TokenReader(section)
+        self._api_keys = ApiKeys(section)
+
     @property
     def is_on(self) -> bool:
         """Whether authentication is on."""
@@ -172,11 +178,18 @@ class Gate:
     def check_still(self, identity: Identity) -> None:
         """Raises RequestRefused where a token that counted has been revoked, or is over, since: to be called right
         before its client is counted in, when somebody was waited for after `identify`."""
+        why = self.objection(identity)
+        if why is not None:
+            raise unauthorized(why, invalid=True)
+
+    def objection(self, identity: Identity) -> str | None:
+        """Why a token that counted does not any more; None where it does."""
         now = self.clock()
         if self.revocations.holds(identity, now):
-            raise unauthorized("the token was revoked; get a new one", invalid=True)
+            return "the token was revoked; get a new one"
         if identity.expires_at is not None and identity.expires_at <= now:
-            raise unauthorized("the token is over; get a new one", invalid=True)
+            return "the token is over; get a new one"
+        return None
 
     def statistics(self) -> Mapping[str, Any]:
         """Whether authentication is on; tokens refused since the start, by reason; keys and revocations now."""

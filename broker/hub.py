@@ -8,7 +8,7 @@ Laws: nothing here waits, and nothing that a subscriber does during `deliver` ma
 flags itself and leaves later, from its own task). A subscriber is told `joined` before the first
 message, and joins several channels as one: it is in all of them or in none.
 
-Synchronous; no I/O, no clock. Bounds: the clients' limits on subscriptions.
+Synchronous; no I/O, no clock but that of `Books.encoding`. Bounds: the clients' limits on subscriptions.
 """
 
 from __future__ import annotations
@@ -135,6 +135,8 @@ class Hub:
     is_plain: bool = False
     on_recorded: Callable[[], None] = lambda: None
     _entries: dict[bytes, _Entry] = Factory(dict)
+    _subscriptions: int = 0
+    _internal: set[bytes] = Factory(set)  # those between daemons that were ever joined: a few
 
     def join(
         self,
@@ -157,6 +159,8 @@ class Hub:
         for name in names:
             if name not in self._entries:
                 self._entries[name] = _Entry(self.make_topic(name))
+                if name.startswith(INTERNAL):
+                    self._internal.add(name)
             if not self.upstream.want(name):
                 missing.add(name)
         joining = _Joining(subscriber, format, names, since, missing)
@@ -174,7 +178,7 @@ class Hub:
         joining = entry.joining.get(subscriber)
         if joining is not None:
             self._abandon(joining)
-        entry.topic.leave(subscriber)
+        self._subscriptions -= entry.topic.leave(subscriber) and not name.startswith(INTERNAL)
         self._release_if_empty(name)
 
     def opened(self, name: bytes, now: float) -> None:
@@ -195,7 +199,7 @@ class Hub:
             return
         concerned = dict.fromkeys((*entry.joining, *entry.topic.everyone()))
         for subscriber in concerned:
-            entry.topic.leave(subscriber)
+            self._subscriptions -= entry.topic.leave(subscriber) and not name.startswith(INTERNAL)
         for joining in list(entry.joining.values()):
             self._abandon(joining)
         if self._entries.pop(name, None) is not None:
@@ -217,7 +221,8 @@ class Hub:
         """Hand on what arrived together: for each channel its payloads, in order. Never waits, raises nothing."""
         entries = self._entries
         books = self.books
-        deliveries = size = 0
+        tallies, encoding = books.tallies, books.encoding
+        encoding.is_due = True  # of what comes together, one is timed
         for name, payloads in batch.items():
             entry = entries.get(name)
             if entry is None:
@@ -230,14 +235,17 @@ class Hub:
                 continue
             count = len(payloads)
             books.messages += count
+            topic.messages += count
             for format, lane in topic.lanes.items():
-                data = format.encode(payloads, name)
+                if encoding.is_due:
+                    data = encoding.time(format.encode, payloads, name)
+                else:
+                    data = format.encode(payloads, name)
                 for outlet in lane.values():
                     outlet.deliver(data, count, now)
-                deliveries += count * len(lane)
-                size += len(data) * len(lane)
-        books.deliveries += deliveries
-        books.bytes += size
+                tally = tallies[format]
+                tally.deliveries += count * len(lane)
+                tally.bytes += len(data) * len(lane)
 
     def take(self, name: bytes, runs: Sequence[Run], now: float) -> None:
         """Hand on what arrived stamped. Never waits, raises nothing."""
@@ -254,20 +262,39 @@ class Hub:
             if entry is not None:
                 entry.topic.drained(subscriber, now)
 
+    def hands_on(self, name: bytes, *, is_stamped: bool) -> bool:
+        """Whether somebody gets what comes on a channel, as it comes."""
+        entry = self._entries.get(name)
+        if entry is None or name.startswith(INTERNAL) or not entry.topic.subscribers:
+            return False
+        return is_stamped or self.is_plain or not entry.topic.keeps_history
+
     def trails(self) -> list[Trail]:
         """The channels with history."""
         return [entry.topic for entry in self._entries.values() if isinstance(entry.topic, Trail)]
 
+    def topics(self) -> list[Topic]:
+        """Every channel but those between daemons."""
+        return [entry.topic for name, entry in self._entries.items() if not name.startswith(INTERNAL)]
+
     def names(self) -> list[str]:
         return [name.decode() for name in self._entries if not name.startswith(INTERNAL)]
 
+    @property
+    def subscriptions(self) -> int:
+        """Clients times their channels, now."""
+        return self._subscriptions
+
+    def channel_count(self) -> int:
+        """How many channels somebody listens to now, but for those of the daemons among themselves."""
+        return len(self._entries) - sum(name in self._entries for name in self._internal)
+
     def statistics(self) -> HubStatistics:
-        topics = [entry.topic for name, entry in self._entries.items() if not name.startswith(INTERNAL)]
         books = self.books
         return HubStatistics(
-            len(topics),
-            sum(topic.subscribers for topic in topics),
-            sum(topic.late for topic in topics),
+            self.channel_count(),
+            self._subscriptions,
+            sum(entry.topic.late for entry in self._entries.values()),
             books.messages,
             books.deliveries,
             books.bytes,
@@ -300,6 +327,7 @@ class Hub:
             del self._entries[name].joining[joining.subscriber]
         joining.subscriber.joined(joining.names, starts)
         for name in joining.names:
+            self._subscriptions += not name.startswith(INTERNAL)
             topic = self._entries[name].topic
             reader = joining.reading.get(name)
             if isinstance(topic, Trail) and reader is not None:

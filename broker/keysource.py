@@ -65,6 +65,7 @@ class KeySource:
     _failures: int = field(init=False, default=0)
     _failures_in_a_row: int = field(init=False, default=0)
     _refreshed_at: float | None = field(init=False, default=None)
+    _turn: trio.CancelScope | None = field(init=False, default=None)  # of `serve`, until the settings change
     _told: int = field(init=False, default=0)  # how many keys there were when the log was last looked after
 
     def __attrs_post_init__(self) -> None:
@@ -128,6 +129,30 @@ class KeySource:
 
         Runs until cancelled; raises nothing.
         """
+        while True:
+            with trio.CancelScope() as self._turn:
+                await self._serve(task_status)
+            task_status = trio.TASK_STATUS_IGNORED
+
+    def adapt(self, fresh: KeySource) -> None:
+        """Go by the settings of a source that was just made, and is not served. Synchronous.
+
+        The JWK set that there is stays where it is still to come from the same place.
+        """
+        before, self._section = self._section, fresh._section
+        self._static, self._secret, self._pem = fresh._static, fresh._secret, fresh._pem
+        if self._section.jwks == before.jwks:
+            self._set.adapt(self._section.jwks_grace_seconds, trio.current_time())
+        else:
+            self._jwks_file, self._host, self._set = fresh._jwks_file, fresh._host, fresh._set
+        self._merged_from = None
+        if self._answered is not None:
+            self._answered.set()
+        self._answered = self._wanted = None
+        if self._turn is not None:
+            self._turn.cancel()
+
+    async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as nursery:
             if self._host is not None:
                 self._answered = answered = trio.Event()

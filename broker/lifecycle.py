@@ -17,11 +17,13 @@ class Lifecycle:
 
     Args:
         is_taken_over: another process has our listening sockets: who connects meanwhile is served by it.
+        is_handing_over: another process is about to have them.
     """
 
     state: str = STARTING
     stopping: trio.Event = Factory(trio.Event)
     is_taken_over: bool = False
+    is_handing_over: bool = False
 
     def serve(self) -> None:
         """Everything runs."""
@@ -33,6 +35,11 @@ class Lifecycle:
         self.is_taken_over = self.is_taken_over or is_taken_over
         self.state = STOPPING
         self.stopping.set()
+
+    @property
+    def keeps_files(self) -> bool:
+        """Whether the files of our unix sockets are somebody else's, or may be in a moment."""
+        return self.is_taken_over or self.is_handing_over
 
     @property
     def is_ready(self) -> bool:

@@ -9,7 +9,7 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from ipaddress import ip_address
 
@@ -17,6 +17,7 @@ from attrs import field, frozen
 
 from broker.config.access import ListenTls
 from broker.config.address import Address
+from broker.config.names import DEFAULT
 from broker.config.sections import Listen
 from broker.errors import ListenError
 
@@ -28,12 +29,16 @@ class Listener:
     Args:
         is_tls: connections begin with a TLS handshake.
         expects_proxy: connections begin with a PROXY protocol header, before anything else.
+        is_given: it is of no address of the settings: systemd gave it.
+        owns_file: of a unix socket, that its file is removed at the end.
         is_loopback: only this machine can connect, and by TCP; no browser can to a unix socket.
     """
 
     socket: socket.socket
     is_tls: bool = False
     expects_proxy: bool = False
+    is_given: bool = False
+    owns_file: bool = False
     is_loopback: bool = field(init=False)
 
     @is_loopback.default
@@ -51,15 +56,23 @@ class Listener:
 
 @contextmanager
 def open_listeners(
-    section: Listen, tls: ListenTls, origin: str, inherited: Sequence[socket.socket] = ()
+    section: Listen,
+    tls: ListenTls,
+    origin: str,
+    inherited: Sequence[socket.socket] = (),
+    *,
+    adopted: Collection[str] = (),
+    keeps_files: Callable[[], bool] = lambda: False,
 ) -> Iterator[list[Listener]]:
     """Listen on every address of the section; a name may stand for several.
 
     Args:
         origin: where the addresses were set, for error messages.
         inherited: sockets that listen already, from systemd or from the daemon before this one. Each serves the
-            address that it is bound to, which is not opened then; one of no such address is served too. Owned from
-            here on, but not the files of unix sockets.
+            address that it is bound to, which is not opened then; one of no such address is served too. Where nobody
+            has set the addresses, these sockets are all. Owned from here on, but not the files of unix sockets.
+        adopted: paths of those unix sockets whose files are owned from here on too.
+        keeps_files: asked at the end: whether somebody else has the sockets by then, and the files with them.
 
     Raises:
         ListenError: an address is taken, not this machine's, or not allowed.
@@ -70,18 +83,28 @@ def open_listeners(
         for one in left:
             one.setblocking(False)
             stack.callback(one.close)
-        for text in section.addresses:
+        for text in () if left and origin == DEFAULT else section.addresses:
             address = Address.parse(text)
             given = [one for one in left if _is_bound_to(one, address)]
             left = [one for one in left if one not in given]
-            opened = given or _open(address, section.backlog, origin, stack)
+            opened = given or _open(address, section.backlog, origin)
+            owns_file = bool(address.path) and (not given or address.path in adopted)
             for one in opened:
+                if owns_file:
+                    stack.callback(_unlink, address.path, _inode(address.path), keeps_files)
                 stack.callback(one.close)
-                listeners.append(Listener(one, _is_tls(tls, text, address), text in section.proxy_protocol))
+                listeners.append(
+                    Listener(one, _is_tls(tls, text, address), text in section.proxy_protocol, owns_file=owns_file)
+                )
         for one in left:
             address = Address.parse(Listener(one).name)
-            listeners.append(Listener(one, _is_tls(tls, str(address), address)))
+            listeners.append(Listener(one, _is_tls(tls, str(address), address), is_given=not is_of(section, one)))
         yield listeners
+
+
+def is_of(section: Listen, opened: socket.socket) -> bool:
+    """Whether a socket is bound to one of the section's addresses."""
+    return any(_is_bound_to(opened, Address.parse(text)) for text in section.addresses)
 
 
 def _is_tls(tls: ListenTls, text: str, address: Address) -> bool:
@@ -102,9 +125,9 @@ def _is_bound_to(opened: socket.socket, address: Address) -> bool:
     return any(where[0] == host for *_, where in found)
 
 
-def _open(address: Address, backlog: int, origin: str, stack: ExitStack) -> list[socket.socket]:
+def _open(address: Address, backlog: int, origin: str) -> list[socket.socket]:
     try:
-        opened = [_open_unix(address.path, stack)] if address.path else _open_tcp(address)
+        opened = [_open_unix(address.path)] if address.path else _open_tcp(address)
         for listener in opened:
             listener.setblocking(False)
             listener.listen(backlog)
@@ -135,7 +158,7 @@ def _open_tcp(address: Address) -> list[socket.socket]:
     return opened
 
 
-def _open_unix(path: str, stack: ExitStack) -> socket.socket:
+def _open_unix(path: str) -> socket.socket:
     _remove_if_stale(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -143,7 +166,6 @@ def _open_unix(path: str, stack: ExitStack) -> socket.socket:
     except OSError:
         listener.close()
         raise
-    stack.callback(_unlink, path, os.stat(path).st_ino)
     return listener
 
 
@@ -163,9 +185,16 @@ def _remove_if_stale(path: str) -> None:
     raise OSError(errno.EADDRINUSE, "in use")
 
 
-def _unlink(path: str, inode: int) -> None:
+def _inode(path: str) -> int | None:
     try:
-        if os.stat(path).st_ino == inode:
+        return os.stat(path).st_ino
+    except FileNotFoundError:  # somebody has removed it
+        return None
+
+
+def _unlink(path: str, inode: int | None, is_kept: Callable[[], bool]) -> None:
+    try:
+        if not is_kept() and os.stat(path).st_ino == inode:
             os.unlink(path)
     except FileNotFoundError:
         pass

@@ -13,13 +13,43 @@ import structlog
 
 from broker.config.sections import Log
 
+_facts: dict[str, object] = {}
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
+def name_process(**facts: object) -> None:
+    """Have facts in every line of this process, which is one of several that write to the same log."""
+    _facts.update(facts)
+
+
+# The loggers keep this list, so that what is in it can be changed under them.
+_processors: list[Any] = []
+_least = logging.INFO
+
+
+class _Logger(structlog.make_filtering_bound_logger(logging.DEBUG)):  # type: ignore[misc]
+    """Asks for the least level at each line, as loggers are made once. `error` is always written."""
+
+    def debug(self, event: str | None = None, *args: Any, **facts: Any) -> Any:
+        return super().debug(event, *args, **facts) if _least <= logging.DEBUG else None
+
+    def info(self, event: str | None = None, *args: Any, **facts: Any) -> Any:
+        return super().info(event, *args, **facts) if _least <= logging.INFO else None
+
+    def warning(self, event: str | None = None, *args: Any, **facts: Any) -> Any:
+        return super().warning(event, *args, **facts) if _least <= logging.WARNING else None
+
+    def log(self, level: int, event: str, *args: Any, **facts: Any) -> Any:
+        return super().log(level, event, *args, **facts) if _least <= level else None
+
+
 def open_log(section: Log) -> None:
-    """Set the whole process's log up. Call it once, before the first line."""
+    """Set the whole process's log up: before the first line, and again when the settings change."""
+    global _least
+    _least = _LEVELS[section.level]
     as_text = section.format == "text" or (section.format == "auto" and sys.stderr.isatty())
     processors: list[Any] = [
+        _add_facts,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
@@ -31,13 +61,18 @@ def open_log(section: Log) -> None:
         ]
     else:
         processors += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    _processors[:] = processors
     structlog.configure(
-        processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[section.level]),
+        processors=_processors,
+        wrapper_class=_Logger,
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(handlers=[_Bridge()], level=logging.WARNING, force=True)
+
+
+def _add_facts(_: Any, __: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    return {**line, **_facts}
 
 
 class _Bridge(logging.Handler):

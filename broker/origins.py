@@ -87,6 +87,11 @@ class Origins:
     _above: tuple[_Place, ...] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self.adapt(self.allowed, self.with_credentials)
+
+    def adapt(self, allowed: tuple[str, ...], with_credentials: bool) -> None:
+        """Go by another list from here on."""
+        self.allowed, self.with_credentials = allowed, with_credentials
         places = [place for text in self.allowed if (place := _Place.of_origin(text)) is not None]
         self._exact = frozenset(place for place in places if not place.host.startswith("*."))
         self._above = tuple(

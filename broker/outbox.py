@@ -211,7 +211,7 @@ class Outbox:
 
     async def _write_queue(self) -> None:
         """Run until the queue is empty or the connection is no use any more."""
-        self._written_at = trio.current_time()
+        self._written_at = begun_at = trio.current_time()
         while self._queue:
             try:
                 with trio.move_on_at(self._deadline()) as waiting:
@@ -232,6 +232,8 @@ class Outbox:
                 self._queue.clear()
                 self._trouble(VANISHED)
         self._writing = False
+        if self._pool is not None:
+            self._pool.flushing.add(trio.current_time() - begun_at)
         if not self._finished:
             self._queue = None
             self._is_patient = False

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from attrs import Factory, define, field, frozen
 
 from broker.ending import OUTBOX_TOTAL, Ending
+from broker.histogram import Histogram
 
 _RELIEF = 7 / 8
 
@@ -51,9 +52,11 @@ class OutboxPool:
 
     Args:
         max_bytes: what may wait in all of them.
+        flushing: from when bytes of a client had to wait until the kernel had taken all.
     """
 
     max_bytes: int
+    flushing: Histogram = Factory(Histogram)
     _waiting: dict[PoolShare, None] = Factory(dict)
     _total: int = field(init=False, default=0)
     _peak: int = field(init=False, default=0)
@@ -80,6 +83,11 @@ class OutboxPool:
             self._is_relieving = True
             self._relieve()
             self._is_relieving = False
+
+    @property
+    def waiting(self) -> int:
+        """For how many something waits now."""
+        return len(self._waiting)
 
     def statistics(self) -> OutboxPoolStatistics:
         return OutboxPoolStatistics(self._total, self._peak, self._ended)

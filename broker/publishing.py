@@ -8,7 +8,7 @@ again. Where Redis does not let the daemon run scripts, events without a key are
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from hashlib import sha256
 from typing import Any
@@ -25,6 +25,7 @@ from broker.history.call import bounds_of, publish_all
 from broker.history.keys import Keys
 from broker.request import RequestRefused, unauthorized
 from broker.submission import Item, Origin, checked_key, item_of, submission_of
+from broker.tracing import Tracing
 
 
 @define(eq=False)
@@ -34,6 +35,7 @@ class Publishing:
     _commands: Commands
     _config: Config
     _rules: RuleBook
+    _tracing: Tracing | None = None
     _keys: Keys = field(init=False)
     _bounds: Mapping[str, str] = field(init=False)
     _counts: Counter[str] = Factory(Counter)
@@ -42,6 +44,10 @@ class Publishing:
     def __attrs_post_init__(self) -> None:
         self._keys = Keys(self._config.redis.channel_prefix)
         self._bounds = bounds_of(self._config.types)
+
+    def adapt(self, config: Config) -> None:
+        """Go by other settings from here on; what Redis is used for must be as before."""
+        self._config = config
 
     async def publish(
         self, identity: Identity, origin: Origin, body: bytes, idempotency_key: str | None
@@ -53,7 +59,10 @@ class Publishing:
         """
         self._counts["requests"] += 1
         try:
-            return await self._publish(identity, origin, body, idempotency_key)
+            if self._tracing is None:
+                return await self._publish(identity, origin, body, idempotency_key)
+            with self._tracing.publishing(origin.headers) as span:
+                return await self._publish(identity, origin, body, idempotency_key, span.marked)
         except RequestRefused as refused:
             self._refused[str(refused.status)] += 1
             raise
@@ -102,7 +111,12 @@ class Publishing:
         return refused
 
     async def _publish(
-        self, identity: Identity, origin: Origin, body: bytes, idempotency_key: str | None
+        self,
+        identity: Identity,
+        origin: Origin,
+        body: bytes,
+        idempotency_key: str | None,
+        marked: Callable[[list[Item]], list[Item]] = lambda items: items,
     ) -> tuple[int, bool]:
         config = self._config
         if config.publish.http == "off":
@@ -120,6 +134,7 @@ class Publishing:
             message_max_bytes=config.channels.message_max_bytes,
             objection=partial(self._objection, identity),
         )
+        items = marked(items)
         try:
             repeated, taken, why = await self._publish_all(identity, items, key, body)
         except UpstreamError as error:

@@ -137,6 +137,10 @@ class Reception:
                 log.info("no request", outcome=str(refused.status), client=visit.address, why=refused.detail)
         await visit.linger()
 
+    def adapt(self, *, logs_requests: bool) -> None:
+        """Have the log a line for every request, or not any more."""
+        self._logs_requests = logs_requests
+
     def complain_of(self, barrier: Barrier, address: str | None) -> None:
         self.complaints.warn("an address is over its limit", trio.current_time(), limit=barrier.limit, address=address)
 

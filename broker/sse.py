@@ -31,6 +31,7 @@ from broker.origins import Origins
 from broker.position import NOWHERE, Position, Since, Start
 from broker.request import Request, RequestRefused, answer
 from broker.run import Run
+from broker.seats import Seat
 from broker.stream import EndedStreams, Stream, last_index, stream_of
 from broker.timestamp import timestamp
 from broker.topic.topic import Outlet
@@ -78,6 +79,11 @@ class SseDoor:
     _ended: EndedStreams
     _is_upstream_away: Callable[[], bool]
 
+    def adapt(self, clients: Clients, sse: Sse) -> None:
+        """Go by other bounds from here on, for clients that come."""
+        self._clients, self._sse = clients, sse
+        self._ended.seconds = sse.ended_seconds
+
     async def serve(self, visit: Visit, request: Request) -> bool:
         origin = request.text(b"origin")
         cors = self._origins.cors_headers(origin)
@@ -97,15 +103,14 @@ class SseDoor:
             if stream.finite and await self._has_ended(stream, last_id):
                 await visit.write(answer(204, b"", cors))
                 return False
-            self._gate.check_still(identity)
-            self._clientele.check_room(identity, "sse")
+            seat = await self._clientele.admit(identity, "sse", self._gate.check_still)
         except RequestRefused as refused:
             refused.headers.update(cors)
             raise
         client = Client(f"sse_{os.urandom(8).hex()}", "sse", identity, visit.socket, self._clients)
         chunked = request.http_version == b"1.1"
         del request
-        await self._stream(visit, client, stream, last_id, chunked, cors)
+        await self._stream(visit, client, seat, stream, last_id, chunked, cors)
         return False
 
     async def _has_ended(self, stream: Stream, last_id: str) -> bool:
@@ -125,7 +130,14 @@ class SseDoor:
         return page.anchor is not None and last_index([page.anchor]) is not None
 
     async def _stream(
-        self, visit: Visit, client: Client, stream: Stream, last_id: str, chunked: bool, cors: dict[str, str]
+        self,
+        visit: Visit,
+        client: Client,
+        seat: Seat,
+        stream: Stream,
+        last_id: str,
+        chunked: bool,
+        cors: dict[str, str],
     ) -> None:
         visit.hand_over()
         names = tuple(channel.name.encode() for channel in stream.channels)
@@ -141,7 +153,7 @@ class SseDoor:
                 client, self._sse, chunked, head, self._hub, names, since, stream.finite, self._is_upstream_away
             )
 
-        ending = await self._clientele.serve(client, converse)
+        ending = await self._clientele.serve(client, converse, seat)
         visit.served = f"{client.id} until {ending.name}"
 
 

@@ -66,6 +66,12 @@ class Certificate:
         self.context, self._expires_at = self._load()
         self._warn_of_expiry()
 
+    def adapt(self, fresh: Certificate) -> None:
+        """Go by the settings of one that was just made, for handshakes to come. Synchronous."""
+        self._settings, self.context, self._expires_at = fresh._settings, fresh.context, fresh._expires_at
+        self._state, self._is_bad, self._is_complained_of = fresh._state, False, False
+        self._warned_at = float("-inf")
+
     async def watch(self) -> None:
         """Look at the files every `check_seconds`. Runs until cancelled."""
         while True:

@@ -86,28 +86,35 @@ class Turnstile:
 
     def leave(self, address: str | None) -> None:
         """Count one connection out that was counted in."""
-        who = self._counted_as(address)
-        if who is None:
-            return
-        inside = self._inside[who] - 1
-        if inside:
+        who = self._name_of(address)
+        # After `adapt` there are those who came uncounted, and leave from an address that is counted by now.
+        inside = self._inside.get(who, 0) - 1 if who is not None else 0
+        if who is not None and inside > 0:
             self._inside[who] = inside
-        else:
-            del self._inside[who]
+        elif who is not None:
+            self._inside.pop(who, None)
+
+    def adapt(self, limits: Limits) -> None:
+        """Go by other limits from here on. Who is inside stays."""
+        self._limits = limits
+        self._buckets.clear()
 
     def statistics(self) -> TurnstileStatistics:
         return TurnstileStatistics(len(self._inside), len(self._buckets), dict(self._refused))
 
     def _counted_as(self, address: str | None) -> str | None:
         """The address, or network, that a connection counts for; None for none."""
+        return self._name_of(address, is_loopback_exempt=self._limits.loopback == "exempt")
+
+    @staticmethod
+    def _name_of(address: str | None, *, is_loopback_exempt: bool = False) -> str | None:
         if address is None:
             return None
-        exempt = self._limits.loopback == "exempt"
         if ":" not in address:
-            return None if exempt and address.startswith("127.") else address
+            return None if is_loopback_exempt and address.startswith("127.") else address
         ip = ip_address(address.partition("%")[0])
         ip = getattr(ip, "ipv4_mapped", None) or ip
-        if exempt and ip.is_loopback:
+        if is_loopback_exempt and ip.is_loopback:
             return None
         return str(ip) if isinstance(ip, IPv4Address) else f"{int(ip) >> 64:x}::/64"
 

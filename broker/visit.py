@@ -182,6 +182,11 @@ class Visit:
             408, f"the request head took longer than {self.bounds.head_seconds:g} s", "Send the whole head at once."
         )
 
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing was asked here yet."""
+        return self.served == "nothing" and self.on_dismissed is None
+
     def dismiss(self) -> None:
         """End a visit that has asked for nothing yet. Synchronous; a request that is being served is not touched."""
         self._dismissed = True

@@ -94,6 +94,10 @@ class WebSocketDoor:
     is_upstream_away: Callable[[], bool]
     errors: Counter[str] = Factory(Counter)
 
+    def adapt(self, clients: Clients, websocket: WebSocket, limits: Limits) -> None:
+        """Go by other bounds from here on, for clients that come."""
+        self._clients, self._websocket, self._limits = clients, websocket, limits
+
     async def serve(self, visit: Visit, request: Request) -> bool:
         subprotocol = subprotocol_of(request)
         is_v1 = subprotocol == SUBPROTOCOL
@@ -101,7 +105,7 @@ class WebSocketDoor:
         identity = await self._gate.identify(request)
         visit.user_id, claimed = identity.user_id, self._gate.claimed_user(request)
         del request
-        self._clientele.check_room(identity, "websocket")
+        seat = await self._clientele.admit(identity, "websocket", self._gate.check_still)
         client = Client(f"ws_{os.urandom(8).hex()}", "websocket", identity, visit.socket, self._clients)
         needs_token = identity.kind == ANONYMOUS and not self._gate.lets_anonymous_in
         if needs_token:
@@ -132,7 +136,7 @@ class WebSocketDoor:
             commands = Bucket(self._limits.commands_per_second, self._limits.commands_burst)
             return WebSocketConversation(client, self._websocket, talk, answer, visit.hand_over(), commands)
 
-        ending = await self._clientele.serve(client, converse)
+        ending = await self._clientele.serve(client, converse, seat)
         visit.served = f"{client.id} until {ending.name}"
         return False
 

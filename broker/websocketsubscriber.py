@@ -24,6 +24,7 @@ from broker.gate import Gate
 from broker.hub import Hub
 from broker.intake import Intake
 from broker.position import Since, Start
+from broker.seats import NO_SEAT, Seat
 from broker.session import Authenticate, Publish, Reply, Session, Step, Subscribe, Unsubscribe
 from broker.topic.topic import Outlet
 from broker.wireformat import USER_EVENT, WireFormat
@@ -53,6 +54,8 @@ class WebSocketSubscriber:
     _held: list[str] | None = field(init=False, default=None)
     _bad_tokens: int = field(init=False, default=0)
     _tokens: Bucket | None = field(init=False, default=None)
+    _seat: Seat = field(init=False, default=NO_SEAT)
+    _is_closed: bool = field(init=False, default=False)
 
     @property
     def outlet(self) -> Outlet:
@@ -97,6 +100,8 @@ class WebSocketSubscriber:
         """A WebSocket outlives the streams on it."""
 
     def closed(self) -> None:
+        self._is_closed = True
+        self._seat.leave()
         for channel in self._session.every_channel():
             self._hub.leave(self, channel.name.encode())
 
@@ -141,15 +146,38 @@ class WebSocketSubscriber:
             if self._bad_tokens >= _BAD_TOKENS_MAX:
                 self._client.end(UNAUTHENTICATED)
                 return
-        elif self._client.identity.kind != USER and self._clientele.limit_reached(found, "websocket"):
-            self._client.end(TOO_MANY_CONNECTIONS)
+        elif self._client.identity.kind != USER and found.limited_user is not None:
+            self._held = list(held)  # until there is a seat for the user
+            self._clientele.seats.take_soon(found.limited_user, "websocket", lambda seat: self._seated(found, seat))
             return
         else:
-            self._client.spare()
-            self._clientele.identify(self._client, found)
-            self._run(self._session.authenticated(found, now))
+            self._become(found)
         for text in held:
             self.text(text)
+
+    def _seated(self, found: Identity, seat: Seat | str) -> None:
+        """There is room for one more client of the user, or not."""
+        held, self._held = self._held or (), None
+        if isinstance(seat, str):
+            self._client.end(TOO_MANY_CONNECTIONS)
+            return
+        if self._client.ending is not None or self._is_closed:
+            seat.leave()
+            return
+        self._seat = seat
+        why = self._gate.objection(found)
+        if why is not None:
+            self._run(self._session.not_authenticated(why, time.time()))
+            self._client.end(UNAUTHENTICATED)
+            return
+        self._become(found)
+        for text in held:
+            self.text(text)
+
+    def _become(self, found: Identity) -> None:
+        self._client.spare()
+        self._clientele.identify(self._client, found)
+        self._run(self._session.authenticated(found, time.time()))
 
     def _publish(self, step: Publish) -> None:
         def answered(code: str | None, why: str) -> None:

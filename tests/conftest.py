@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.actors.daemon_process import DaemonProcess
 from tests.actors.redis_server import RedisServer
+
+# How fast a machine makes examples is no property of the code.
+settings.register_profile("broker", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("broker")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """`-n auto`: one more than there are processors, as many a test waits for a time to pass."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture
@@ -26,9 +37,11 @@ def start_daemon(tmp_path: Path) -> Iterator[Callable[..., DaemonProcess]]:
     """Starts daemons: `start_daemon(redis_url, *flags)`. A test whose daemon logs an error fails."""
     started: list[DaemonProcess] = []
 
-    def start(redis_url: str | None, *flags: str, environ: dict[str, str] | None = None) -> DaemonProcess:
+    def start(
+        redis_url: str | None, *flags: str, environ: dict[str, str] | None = None, is_forked: bool = True
+    ) -> DaemonProcess:
         log = tmp_path / f"daemon-{len(started)}.log"
-        daemon = DaemonProcess(redis_url, log, ("--log-format", "json", *flags), environ or {})
+        daemon = DaemonProcess(redis_url, log, ("--log-format", "json", *flags), environ or {}, is_forked=is_forked)
         started.append(daemon)
         daemon.start()
         return daemon

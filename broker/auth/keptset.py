@@ -25,6 +25,11 @@ class KeptSet:
     _keyring: Keyring = Factory(Keyring)
     _good_until: float = float("inf")
 
+    def adapt(self, grace_seconds: float, now: float) -> None:
+        """Have another grace from here on."""
+        self._grace_seconds = grace_seconds
+        self._settle(now)
+
     def replace(self, keyring: Keyring, now: float) -> None:
         """The set has come; it is this now."""
         gone = {key: now if at is None else at for key, at in self._missed_at.items() if key not in keyring.keys}

@@ -57,6 +57,10 @@ class RuleBook:
     _rules: Rules
     _types: Mapping[str, TypeOptions]
 
+    def adapt(self, rules: Rules) -> None:
+        """Go by other rules from here on."""
+        self._rules = rules
+
     def owner_of(self, channel: Channel) -> str | None:
         """The user to whom a channel belongs; None where to nobody."""
         parts = channel.parts

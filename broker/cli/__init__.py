@@ -17,6 +17,12 @@ COMMANDS: Mapping[str, str] = {
     "sub": "Print the events of channels as they come.",
     "evaluate": "Run a worker that evaluates with models.",
     "doctor": "Try a running daemon as a client would.",
+    "stats": "Show the figures of a running daemon.",
+    "top": "Watch a running daemon: rates, channels, slow clients, Redis.",
+    "clients": "List who is connected, the slowest first.",
+    "channels": "List channels, the busiest first.",
+    "reload": "Have the running daemon read its settings again.",
+    "dump": "Have the running daemon write what it is doing to its log.",
     "check": "Say what is wrong with a settings file.",
     "token": "Make tokens, or see what one says.",
     "explain": "Say what a token allows, by which rule, and why.",
@@ -26,6 +32,10 @@ COMMANDS: Mapping[str, str] = {
 }
 
 
+HIDDEN = frozenset({"worker"})
+"""Commands that only the broker itself calls."""
+
+
 class _Commands(click.Group):
     """Lists all commands without importing any."""
 
@@ -33,7 +43,7 @@ class _Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
+        if name not in COMMANDS and name not in HIDDEN:
             return None
         command = importlib.import_module(f"broker.cli.{name}").command
         assert isinstance(command, click.Command)

@@ -26,7 +26,7 @@ def banner(ready: Ready, *, dev: bool) -> str:
     first = addresses[0]
     is_tls = _is_tls(first, ready.config)
     lines = [
-        f"broker {__version__} listens on {', '.join(ready.addresses)}",
+        f"broker {__version__} listens on {', '.join(dict.fromkeys(ready.addresses))}",
         f"  WebSocket   {_url('wss' if is_tls else 'ws', first)}/ws",
         f"  SSE         {_url('https' if is_tls else 'http', first)}/api/stream?channel=NAME",
         f"  Redis       {_redis(ready)}",

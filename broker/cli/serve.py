@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +25,13 @@ from broker.config.names import (
     flag,
     variable,
 )
+from broker.config.process import worker_count
 from broker.config.sections import meaning
 from broker.config.sources import Effective, load
 from broker.daemon import run_daemon
 from broker.errors import BrokerError
 from broker.log import open_log
+from broker.systemd import Notifier, inherited_sockets
 
 
 def _options(command: click.Command) -> click.Command:
@@ -78,7 +83,10 @@ def _option(setting: str, attribute: Attribute[Any]) -> click.Option:
     help="A TOML file of settings; conf/broker.toml explains every one. [BROKER_CONFIG]",
 )
 @click.option("--dev", is_flag=True, help="Publish demo events, and let pages of this machine read the answers.")
-def command(file: Path | None, dev: bool, **flags: Any) -> None:
+@click.option(
+    "--takeover", is_flag=True, help="Have the daemon that runs hand over its connections to come, and leave."
+)
+def command(file: Path | None, dev: bool, takeover: bool, **flags: Any) -> None:
     """Run the daemon.
 
     Settings come from these flags, then the environment, then the file, then the defaults.
@@ -86,26 +94,50 @@ def command(file: Path | None, dev: bool, **flags: Any) -> None:
     """
     import trio
 
-    effective = load(
+    load_again = partial(
+        load,
         flags={setting: flags[setting.replace(".", "__")] for setting in (*SETTINGS, *RENAMED, TYPES)},
         environ=os.environ,
         file=file,
     )
+    effective = load_again()
     open_log(effective.config.log)
+    notifier = Notifier.from_environ(os.environ)
     lines: list[str] = []
     try:
-        trio.run(_run, effective, dev)
+        trio.run(_run, effective, dev, inherited_sockets(os.environ), notifier, takeover, load_again)
     except* BrokerError as group:
         lines = _messages(group)
     if lines:
+        notifier.status(lines[0])
         # Not inside `except*`, which would put the SystemExit into a group: a traceback.
         for line in lines:
             click.echo(f"broker: {line}", err=True)
         sys.exit(1)
 
 
-async def _run(effective: Effective, dev: bool) -> None:
-    await run_daemon(effective, dev=dev, on_ready=lambda ready: click.echo(banner(ready, dev=dev)))
+async def _run(
+    effective: Effective,
+    dev: bool,
+    inherited: Sequence[socket.socket],
+    notifier: Notifier,
+    takes_over: bool,
+    load_again: Callable[[], Effective],
+) -> None:
+    run: Callable[..., Awaitable[None]] = run_daemon
+    if (workers := worker_count(effective.config.daemon.workers)) > 1:
+        from broker.workers.supervisor import run_supervisor
+
+        run = partial(run_supervisor, workers=workers)
+    await run(
+        effective,
+        dev=dev,
+        on_ready=lambda ready: click.echo(banner(ready, dev=dev)),
+        inherited=inherited,
+        notifier=notifier,
+        takes_over=takes_over,
+        load_again=load_again,
+    )
 
 
 def _messages(group: BaseExceptionGroup[BrokerError]) -> list[str]:

@@ -6,15 +6,17 @@ would do nothing is refused too: somebody believes that it protects them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from attrs import frozen
 
+from broker.config.access import Auth
 from broker.config.address import Address
 from broker.config.key import MAKE_SECRET
 from broker.config.names import SETTINGS, parts_of
 from broker.config.structure import Place
+from broker.errors import ListenError
 
 TOKEN_KEYS = ("auth.secret", "auth.key_file", "auth.jwks")
 KEYS = (*TOKEN_KEYS, "auth.publish_keys", "auth.admin_keys")
@@ -31,6 +33,22 @@ is open to other machines, where everybody could read every channel; add one of 
                                   # what rules.anonymous_subscribe says
     mode = "off"                  # no authentication: whoever can connect is trusted
 or listen on a loopback address, such as 127.0.0.1:8000, behind a proxy"""
+
+
+def check_access(addresses: Iterable[str], auth: Auth, origin: str) -> None:
+    """Refuse addresses that nobody wrote into the settings where those would let the world in.
+
+    Args:
+        origin: who brought the addresses, for the message.
+
+    Raises:
+        ListenError: other machines can reach one of them, and nobody has said who may do what.
+    """
+    if auth.mode == _OFF or auth.is_on:
+        return
+    for text in addresses:
+        if not Address.parse(text).is_loopback:
+            raise ListenError(f"{text}, which is {origin}, {_TO_ADD}")
 
 
 def disagreements_about_access(

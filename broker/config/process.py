@@ -28,6 +28,15 @@ def check_workers(text: str) -> None:
         raise ValueError(f"{shown(text)} is no number of processes; write 1 to {WORKERS_MAX}, or {AUTO}")
 
 
+def worker_count(text: str) -> int:
+    """How many processes: one for each core that this one may use, with `auto`."""
+    if text != AUTO:
+        return int(text)
+    if hasattr(os, "sched_getaffinity"):
+        return min(len(os.sched_getaffinity(0)), WORKERS_MAX)
+    return min(os.cpu_count() or 1, WORKERS_MAX)
+
+
 def check_node(name: str) -> None:
     """Refuse what cannot be shown as the name of a daemon everywhere.
 

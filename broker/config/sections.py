@@ -265,6 +265,13 @@ class Daemon:
         "1",
         "Processes that serve clients, sharing each address with SO_REUSEPORT: a number, or auto for one a core.",
     )
+    worker_silence_seconds: float = setting(
+        10.0,
+        "How long a worker may give no sign of life; then it is killed, and another takes its place. The others accept "
+        "for it after a third of that.",
+        least=2.0,
+        most=600.0,
+    )
     node: str = setting(
         "", "What this daemon is called among those that share a Redis. Empty: the name of the machine."
     )

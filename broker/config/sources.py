@@ -41,10 +41,10 @@ from broker.config.sections import Config
 from broker.config.structure import Place, complaints_about, config_of
 from broker.errors import ConfigError, Problem
 
-# BROKER_URL is the client commands' address of a daemon, BROKER_CONFIG names the file. The others are
+# BROKER_URL and BROKER_TOKEN are the client commands', BROKER_CONFIG names the file. The others are
 # what Kubernetes gives to every container beside a Service that is called `broker`.
 _NOT_SETTINGS = re.compile(
-    r"BROKER_(URL|CONFIG|SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+    r"BROKER_(URL|TOKEN|CONFIG|SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
 _BARE = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _INTEGER = re.compile(r"[+-]?[0-9]{1,30}", re.ASCII)

@@ -57,12 +57,17 @@ class TokenExpired(Event):
 
 @value_class
 class Disconnected(Event):
-    """The last event of a WebSocket connection that the daemon ends."""
+    """The last event of a WebSocket connection that the daemon ends.
+
+    Args:
+        reconnect_in_ms: how long to wait before coming back, in milliseconds; each client's own.
+    """
 
     type: ClassVar[str] = "disconnected"
 
     message: str
     client_id: str | None = None
+    reconnect_in_ms: int | None = None
 
 
 @value_class

@@ -61,7 +61,7 @@ class History:
     _section: Section
     _keys: Keys
     _commands: Commands
-    _page_bytes: int
+    page_bytes: int
     _message_max_bytes: int
     _options_of: Callable[[bytes], TypeOptions]
     _check_of: Callable[[bytes], Callable[[bytes, int], str | None]]
@@ -104,7 +104,7 @@ class History:
             was.epoch if was is not None else b"",
             was.offset if was is not None else last,
             PAGE_EVENTS + 1,
-            self._page_bytes,
+            self.page_bytes,
             random.getrandbits(30) or 1,
             _EMPTY_MS,
         )

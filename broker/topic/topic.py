@@ -14,13 +14,14 @@ event of each channel.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Protocol, cast
 
 from attrs import Factory, define, field
 
 from broker.gap import NO_HISTORY, OVERFLOW, REDIS_AWAY, Gap
+from broker.histogram import Stopwatch
 from broker.run import Run
 from broker.wireformat import WireFormat
 
@@ -62,16 +63,36 @@ class Composer(Subscriber, Protocol):
 
 
 @define(eq=False)
-class Books:
-    """What is counted over all topics, since the start."""
+class Tally:
+    """Events delivered in one wire format, and their bytes."""
 
-    messages: int = 0
     deliveries: int = 0
     bytes: int = 0
+
+
+@define(eq=False)
+class Books:
+    """What is counted over all topics, since the start.
+
+    Args:
+        encoding: how long it takes to turn what arrived together for a channel into a wire format; one of a batch.
+    """
+
+    messages: int = 0
+    tallies: defaultdict[WireFormat, Tally] = Factory(lambda: defaultdict(Tally))
+    encoding: Stopwatch = Factory(Stopwatch)
     gaps: Counter[str] = Factory(Counter)
     fell_behind: Counter[str] = Factory(Counter)  # by policy
     skipped: int = 0  # events that `latest` left out
     dropped: int = 0  # events that `drop_oldest` dropped
+
+    @property
+    def deliveries(self) -> int:
+        return sum(tally.deliveries for tally in self.tallies.values())
+
+    @property
+    def bytes(self) -> int:
+        return sum(tally.bytes for tally in self.tallies.values())
 
 
 @define(eq=False)
@@ -116,6 +137,10 @@ class Topic:
     backlogs: dict[Subscriber, _Backlog] = Factory(dict)
     is_plain: bool = field(init=False)
     _was_away: bool = field(init=False, default=False)
+    # Messages since it is followed, and as many as there were when all topics were marked last, and before.
+    messages: int = field(init=False, default=0)
+    marked: int = field(init=False, default=0)
+    marked_before: int = field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
         # Then the hub hands messages on by itself.
@@ -136,14 +161,18 @@ class Topic:
             self.is_plain = False
         self.lanes.setdefault(format, {})[subscriber] = subscriber.outlet
 
-    def leave(self, subscriber: Subscriber) -> None:
-        """Nothing more for this subscriber. Safe to call for one that is not here."""
+    def leave(self, subscriber: Subscriber) -> bool:
+        """Nothing more for this subscriber. Safe to call for one that is not here; returns whether it was."""
         backlog = self.backlogs.pop(subscriber, None)
+        was_here = backlog is not None
         if backlog is not None:
             backlog.outlet.backlog_bytes -= sum(item.size for item in backlog.items if isinstance(item, Run))
         for format, lane in list(self.lanes.items()):
-            if lane.pop(subscriber, None) is not None and not lane:
-                del self.lanes[format]
+            if lane.pop(subscriber, None) is not None:
+                was_here = True
+                if not lane:
+                    del self.lanes[format]
+        return was_here
 
     def everyone(self) -> list[Subscriber]:
         return [*(subscriber for lane in self.lanes.values() for subscriber in lane), *self.backlogs]
@@ -167,13 +196,18 @@ class Topic:
         """To everyone who listens. Never waits, raises nothing."""
         books = self.terms.books
         books.messages += len(run.payloads)
+        self.messages += len(run.payloads)
         most = 0 if self.policy == "latest" else self.terms.late_bytes
         for format, lane in list(self.lanes.items()):
             if format.is_personal and run.positions:
                 late = [each for each in lane if not self.offer(each, format, run, now)]
                 ends = False
             else:
-                data, count, ends = format.encoded(self.name, run)
+                encoding = books.encoding
+                encoded = format.encoded
+                data, count, ends = (
+                    encoding.time(encoded, self.name, run) if encoding.is_due else encoded(self.name, run)
+                )
                 if not data:
                     continue
                 late = []
@@ -183,8 +217,9 @@ class Topic:
                 else:
                     late = [each for each, outlet in lane.items() if not outlet.offer(data, count, now, most)]
                 taken = len(lane) - len(late)
-                books.deliveries += count * taken
-                books.bytes += len(data) * taken
+                tally = books.tallies[format]
+                tally.deliveries += count * taken
+                tally.bytes += len(data) * taken
             for subscriber in late:
                 self._move_out(subscriber, format, lane)
                 books.fell_behind[self.policy] += 1
@@ -201,13 +236,14 @@ class Topic:
         most = {"latest": 0, "disconnect": None}.get(self.policy, self.terms.late_bytes)
         if format.is_personal and run.positions:
             data = cast(Composer, subscriber).compose(self.name, run)
-            return self.give(subscriber, data, len(run.payloads), now, most, passed=run.end)
+            return self.give(subscriber, format, data, len(run.payloads), now, most, passed=run.end)
         data, count, ends = format.encoded(self.name, run)
-        return self.give(subscriber, data, count, now, most, ends=ends)
+        return self.give(subscriber, format, data, count, now, most, ends=ends)
 
     def give(
         self,
         subscriber: Subscriber,
+        format: WireFormat,
         data: bytes,
         count: int,
         now: float,
@@ -228,8 +264,9 @@ class Topic:
                 subscriber.outlet.deliver(data, count, now)
             elif not subscriber.outlet.offer(data, count, now, most):
                 return False
-            self.terms.books.deliveries += count
-            self.terms.books.bytes += len(data)
+            tally = self.terms.books.tallies[format]
+            tally.deliveries += count
+            tally.bytes += len(data)
         if passed is not None:
             cast(Composer, subscriber).passed(self.name, passed)
         if ends:

@@ -75,9 +75,11 @@ class Trail(Topic):
     def everyone(self) -> list[Subscriber]:
         return [*super().everyone(), *self.readers]
 
-    def leave(self, subscriber: Subscriber) -> None:
-        super().leave(subscriber)
+    def leave(self, subscriber: Subscriber) -> bool:
+        reader = self.readers.get(subscriber)
+        was_here = super().leave(subscriber) or (reader is not None and reader.has_begun)
         self._forget(subscriber)
+        return was_here
 
     def read(
         self,
@@ -306,10 +308,10 @@ class Trail(Topic):
         if format.is_personal:
             data = b"".join([cast(Composer, subscriber).compose(self.name, item) for item in page.items])
             count = sum(len(item.payloads) for item in page.items if isinstance(item, Run))
-            is_taken = self.give(subscriber, data, count, now, most, passed=page.end.text)
+            is_taken = self.give(subscriber, format, data, count, now, most, passed=page.end.text)
         else:
             data, count, ends = page.encoded(format, self.name)
-            is_taken = self.give(subscriber, data, count, now, most, ends=ends)
+            is_taken = self.give(subscriber, format, data, count, now, most, ends=ends)
         if is_taken:
             self.terms.books.gaps.update(item.reason for item in page.items if isinstance(item, Gap))
         return is_taken

@@ -26,10 +26,13 @@ from broker.config.secret import mask_url
 from broker.config.sections import Redis
 from broker.config.types import BUILT_IN_TYPES, TypeOptions
 from broker.errors import UpstreamError, UpstreamRefused
+from broker.eventage import EventAge
+from broker.histogram import Histogram
 from broker.hub import INTERNAL, Hub, Outage, UpstreamStatistics
 from broker.interest import Interest
 from broker.message import BAD_STAMP, REFUSALS, refusal
 from broker.run import STAMP, Run, Runs, parsed
+from broker.tracing import Tracing
 from broker.upstream.backoff import Backoff
 from broker.upstream.connection import RedisConnection, pack
 from broker.upstream.gathering import Gathering
@@ -51,6 +54,8 @@ class Link:
     Args:
         message_max_bytes: the largest message that is taken.
         types: the options of each declared channel type; others are served with the defaults.
+        dispatching: from when a read came until all in it was handed on.
+        answering: from a PING until its answer was read; what had come before it is handed on first.
     """
 
     _section: Redis
@@ -59,6 +64,13 @@ class Link:
     _is_plain: bool = field(init=False, default=False)
     _interest: Interest = field(init=False)
     refusals: Refusals = field(init=False)
+    dispatching: Histogram = field(init=False, factory=Histogram)
+    answering: Histogram = field(init=False, factory=Histogram)
+    answered_in_seconds: float | None = field(init=False, default=None)  # the last PING
+    event_age: EventAge = field(init=False, factory=EventAge)
+    tracing: Tracing | None = field(init=False, default=None)
+    _pinged_at: float | None = field(init=False, default=None)
+    _away_seconds: float = field(init=False, default=0.0)  # in all, but for the outage that lasts
     _checks: Mapping[bytes, _Check] = field(init=False)  # by type, in bytes
     _checks_by_name: dict[bytes, _Check] = Factory(dict)  # of plain messages
     _recorded: frozenset[bytes] = field(init=False)  # types
@@ -105,8 +117,28 @@ class Link:
         return self._outage_count
 
     @property
+    def messages(self) -> int:
+        """How many came since the start."""
+        return self._messages
+
+    @property
+    def channels(self) -> int:
+        """How many Redis is, or is about to be, asked for."""
+        return len(self._interest)
+
+    @property
     def is_away(self) -> bool:
         return self._away_since is not None
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether Redis was there, at least once."""
+        return self._away_since is None or self._outage_count > 0
+
+    def away_seconds(self, now: float) -> float:
+        """How long Redis was away since the start, until it was there first too. `now`: seconds since 1970."""
+        lasting = 0.0 if self._away_since is None else max(0.0, now - self._away_since)
+        return self._away_seconds + lasting
 
     async def serve(self, hub: Hub, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Listen and dispatch. Runs until cancelled; ready after the first attempt to connect.
@@ -164,6 +196,7 @@ class Link:
             log.info("Redis connected", redis=mask_url(self._section.url), channels=len(self._interest))
             nursery.start_soon(self._write, connection)
             nursery.start_soon(connection.watch, self._section, self._ping)
+            nursery.start_soon(self._ask_now_and_then)
             if task_status is not None:
                 task_status.started()
             await self._read(connection, hub)
@@ -183,6 +216,7 @@ class Link:
             return
         outage = Outage(self._away_since, time.time())
         self._away_since = None
+        self._away_seconds += max(0.0, outage.ended_at - outage.begun_at)
         if self._outage_count:
             self._outages.append(outage)
             log.warning(
@@ -198,7 +232,9 @@ class Link:
             replies = await connection.read(rested=bool(pause))
             read_at = connection.last_read_at
             self._take(replies, hub, read_at)
-            pause = gathering.pause_seconds(len(replies), read_at, trio.current_time())
+            done_at = trio.current_time()
+            self.dispatching.add(done_at - read_at)
+            pause = gathering.pause_seconds(len(replies), read_at, done_at)
             if pause:
                 await _rest(pause)
 
@@ -237,6 +273,15 @@ class Link:
                 batch[name] = [payload]
         self._messages += len(replies) - answers
         self._hand_on(batch, stamped, hub, now)
+        if now >= self.event_age.due_at and len(replies) > answers:
+            self._note_age(name, payload, hub, now)
+        if self.tracing is not None:
+            self.tracing.dispatched(replies, skip, hub.hands_on, trio.current_time() - now)
+
+    def _note_age(self, name: bytes, payload: bytes, hub: Hub, now: float) -> None:
+        is_stamped = payload[:1] == STAMP
+        if hub.hands_on(name, is_stamped=is_stamped):
+            self.event_age.note(payload.partition(b" ")[2] if is_stamped else payload, now)
 
     def _note_check(self, name: bytes) -> _Check:
         """What says why a plain message cannot be delivered; looked up once for each channel."""
@@ -280,6 +325,11 @@ class Link:
     def _take_answer(self, reply: Any, hub: Hub) -> None:
         if isinstance(reply, Exception):
             self._take_error(str(reply), hub)
+        elif reply == b"PONG" or (type(reply) is list and reply[0] == b"pong"):
+            if self._pinged_at is not None:
+                self.answered_in_seconds = trio.current_time() - self._pinged_at
+                self.answering.add(self.answered_in_seconds)
+                self._pinged_at = None
         elif type(reply) is list and reply[0] in (b"subscribe", b"unsubscribe"):
             if self._interest.confirmed(reply[1]):
                 hub.opened(reply[1][len(self._prefix) :], trio.current_time())
@@ -307,6 +357,15 @@ class Link:
             release_at = self._interest.next_release()
             with trio.move_on_at(float("inf") if release_at is None else release_at):
                 await self._due.wait()
+
+    async def _ask_now_and_then(self) -> None:
+        """Measure how soon Redis answers, also while it has much to say."""
+        self._pinged_at = None
+        while True:
+            if self._pinged_at is None:
+                self._pinged_at = trio.current_time()
+                await self._ping()
+            await trio.sleep(self._section.ping_seconds)
 
     async def _ping(self) -> None:
         """Have the writer send it."""

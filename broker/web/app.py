@@ -1,7 +1,8 @@
 """The web app: what is asked now and then, and answered with JSON.
 
     GET /health                 is the process alive
-    GET /api/realtime/stats     who is connected, which channels, how Redis is
+    GET /livez, /readyz, /metrics                   `probes`
+    GET /api/realtime/stats, clients, channels      `overview`
     POST /api/publish           events for Redis
     /api/realtime/...           `administration`
 
@@ -23,11 +24,8 @@ from broker import __version__
 from broker.headers import SECURITY_HEADERS
 from broker.request import RequestRefused, error_body
 from broker.timestamp import timestamp
-from broker.web.administration import add_routes
+from broker.web import administration, overview, probes
 from broker.web.services import Asked, Services
-
-_CLIENTS_LISTED = 100
-_CLIENTS_LISTED_MAX = 10_000
 
 
 def create_app(services: Services) -> QuartTrio:
@@ -43,14 +41,6 @@ def create_app(services: Services) -> QuartTrio:
     async def health() -> Response:
         return _json({"status": "healthy", "timestamp": timestamp(time.time()), "version": __version__})
 
-    @app.get("/api/realtime/stats")
-    async def stats() -> Response:
-        await services.check_admin(_asked(), changes=False)
-        text = request.args.get("clients", str(_CLIENTS_LISTED))
-        if not text.isascii() or not text.isdigit() or len(text) > 5 or int(text) > _CLIENTS_LISTED_MAX:
-            return _error(400, "clients must be a whole number", f"Ask for ?clients=0 to {_CLIENTS_LISTED_MAX}.")
-        return _json(services.census.stats(int(text)))
-
     @app.post("/api/publish")
     async def publish() -> Response:
         body = await request.get_data()
@@ -63,7 +53,9 @@ def create_app(services: Services) -> QuartTrio:
             response.headers["Idempotency-Replayed"] = "true"
         return response
 
-    add_routes(app, services)
+    administration.add_routes(app, services)
+    overview.add_routes(app, services)
+    probes.add_routes(app, services)
 
     @app.errorhandler(RequestRefused)
     async def declined(refused: RequestRefused) -> Response:
@@ -114,7 +106,8 @@ def _asked() -> Asked:
 def _hint(status: int) -> str:
     if status == 404:
         return (
-            "Served here: /ws, /api/stream, /health, /api/publish, /api/realtime/stats, explain, disconnect and revoke."
+            "Served here: /ws, /api/stream, /health, /livez, /readyz, /metrics, /api/publish, and below /api/realtime: "
+            "stats, clients, channels, explain, disconnect and revoke."
         )
     if status == 405:
         return "Use a method that the Allow header names."

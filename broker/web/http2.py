@@ -48,7 +48,7 @@ class Http2:
         patience_seconds: how long a peer, or a stream, may take nothing at all while something waits for it.
     """
 
-    _patience_seconds: float
+    patience_seconds: float
     _counts: Http2Counts = field(init=False, factory=Http2Counts)
 
     async def serve(self, visit: Visit, attend: Attend) -> None:
@@ -61,7 +61,7 @@ class Http2:
 
         self._counts.connections += 1
         try:
-            await Http2Connection(visit, attend, self._patience_seconds, self._counts).serve()
+            await Http2Connection(visit, attend, self.patience_seconds, self._counts).serve()
         finally:
             self._counts.connections -= 1
 

@@ -56,8 +56,7 @@ class _Protocol(H2Connection):
 
     @property
     def open_inbound_streams(self) -> int:
-        # h2 ends the connection where this is over the announced number. One stream too many is refused by
-        # `_open`, which the RFC (5.1.2) allows too; h2's own end comes at twice as many.
+        # Over the announced number h2 ends the connection. `_open` refuses the stream, as the RFC allows too (5.1.2).
         return super().open_inbound_streams - STREAMS_MAX
 
 

@@ -18,6 +18,7 @@ import trio
 from attrs import define, field
 
 from broker.auth.identity import ANONYMOUS
+from broker.config.sections import Metrics
 from broker.request import Request, RequestRefused, unauthorized
 from broker.visit import Visit, VisitorLeft
 from broker.web.services import Asked, Services
@@ -80,6 +81,10 @@ class WebServer:
 
     _services: Services
     _answer: Callable[[Exchange], Awaitable[None]] | None = None
+
+    def adapt(self, metrics: Metrics) -> None:
+        """Go by other settings from here on."""
+        self._services.metrics_http = metrics.http
 
     async def serve(self, visit: Visit, request: Request) -> bool:
         """Answer one request. Returns whether the connection can carry another.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from collections.abc import Awaitable, Callable
+
+from attrs import define, frozen
 
 from broker.auth.identity import ANONYMOUS, OPEN, Identity
 from broker.auth.rules import RuleBook
-from broker.census import Census
 from broker.control import Control
 from broker.gate import Gate
+from broker.nodes.survey import Survey
 from broker.origins import Origins
 from broker.publishing import Publishing
+from broker.readiness import Readiness
 from broker.request import Request, RequestRefused, unauthorized
 from broker.submission import Origin
 from broker.visit import Visit
@@ -30,21 +33,24 @@ class Asked:
         return Origin(self.request.address, headers)
 
 
-@frozen
+@define(eq=False)
 class Services:
     """The parts.
 
     Args:
-        allowed_origins: `listen.allowed_origins`.
+        metrics_http: `metrics.http`.
+        metrics: makes the text of the figures.
     """
 
-    census: Census
+    survey: Survey
     publishing: Publishing
     gate: Gate
     rules: RuleBook
     control: Control
     origins: Origins
-    allowed_origins: tuple[str, ...]
+    readiness: Readiness
+    metrics_http: str
+    metrics: Callable[[], Awaitable[bytes]]
 
     async def identify(self, asked: Asked) -> Identity:
         """Who sends a request.
@@ -68,7 +74,7 @@ class Services:
         identity = await self.identify(asked)
         if identity.kind == OPEN:
             if changes:
-                asked.origin.check(self.allowed_origins)
+                asked.origin.check(self.origins.allowed)
         elif identity.kind == ANONYMOUS:
             raise unauthorized("this needs an admin token or an admin API key")
         elif not identity.is_admin:

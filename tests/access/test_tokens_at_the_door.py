@@ -137,7 +137,7 @@ def test_a_websocket_ends_within_a_second_of_its_tokens_end_unless_renewed(guard
 
 
 def test_a_stream_ends_at_its_tokens_end_with_a_named_event(guarded: DaemonProcess) -> None:
-    with streaming(guarded.url + STREAM, bearer(token(seconds=1))) as source:
+    with streaming(guarded.url + STREAM, bearer(token(seconds=2))) as source:
         events = list(source.iter_sse())
     assert [event.event for event in events] == ["message", "token_expired"]
     assert events[-1].json()["type"] == "token_expired"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import select
 import signal
 import subprocess
 import sys
@@ -16,7 +15,14 @@ from typing import Any
 
 from attrs import define, field
 
+from tests.actors.forks import ForkedProcess, start_fork, wait_readable
+
 READY_SECONDS = 15.0
+
+
+def clean_environ() -> dict[str, str]:
+    """The environment, without what is there for a broker."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("BROKER_") and key != "REDIS_URL"}
 
 
 @define(eq=False)
@@ -27,6 +33,7 @@ class DaemonProcess:
         flags: flags besides `--listen` and `--redis`.
         expected_errors: events that it may log as errors.
         under: a command that runs the daemon's command line in its own place, such as one that sets limits.
+        is_forked: whether its interpreter may be a fork (tests/actors/forks.py); with `under` it never is.
     """
 
     redis_url: str | None
@@ -36,24 +43,25 @@ class DaemonProcess:
     listen: str = "127.0.0.1:0"
     under: tuple[str, ...] = ()
     expected_errors: set[str] = field(factory=set)
-    process: subprocess.Popen[str] = field(init=False)
+    is_forked: bool = True
+    process: subprocess.Popen[str] | ForkedProcess = field(init=False)
     port: int = field(init=False)
 
     def start(self) -> None:
-        command = [*self.under, sys.executable, "-m", "broker", "serve", "--listen", self.listen, *self.flags]
+        arguments = ["serve", "--listen", self.listen, *self.flags]
         if self.redis_url is not None:
-            command += ["--redis", self.redis_url]
-        clean = {
-            key: value for key, value in os.environ.items() if not key.startswith("BROKER_") and key != "REDIS_URL"
-        }
+            arguments += ["--redis", self.redis_url]
+        environ = {**clean_environ(), **self.environ}
         with open(self.log_path, "ab") as log:
-            self.process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=log, text=True, env={**clean, **self.environ}
-            )
+            if self.is_forked and not self.under:
+                self.process = start_fork("broker", arguments, environ=environ, stderr=log.fileno())
+            else:
+                command = [*self.under, sys.executable, "-m", "broker", *arguments]
+                self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environ)
         assert self.process.stdout is not None
         deadline = time.monotonic() + READY_SECONDS
         while True:
-            ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+            ready = wait_readable(self.process.stdout.fileno(), deadline - time.monotonic())
             line = self.process.stdout.readline() if ready else ""
             match = re.search(r"listens on 127\.0\.0\.1:(\d+)", line)
             if match:

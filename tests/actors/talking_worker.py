@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import subprocess
 import sys
 import time
 from collections import deque
@@ -24,6 +23,7 @@ from attrs import define, field
 from broker.errors import EvaluationError
 from broker.evaluation import Answer, EvaluationRequest, serve
 from broker.events import CouncilScoreStream
+from tests.actors.forks import ForkedProcess, start_fork
 
 LINE_SECONDS = 20.0
 
@@ -78,14 +78,16 @@ class TalkingWorker:
     redis_url: str
     lease_seconds: float = 3.0
     concurrency: int = 8
-    process: subprocess.Popen[bytes] = field(init=False)
+    process: ForkedProcess = field(init=False)
     _lines: deque[str] = field(init=False, factory=deque)
     _half: str = field(init=False, default="")
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "tests.actors.talking_worker", self.redis_url]
-        command += [str(self.lease_seconds), str(self.concurrency)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        arguments = [self.redis_url, str(self.lease_seconds), str(self.concurrency)]
+        with open(os.devnull, "wb") as nothing:
+            self.process = start_fork(
+                "tests.actors.talking_worker", arguments, environ=os.environ, stderr=nothing.fileno()
+            )
         self.await_line("runs")
 
     def await_line(self, start: str) -> str:

@@ -226,6 +226,6 @@ def test_no_token_in_the_query_is_ever_logged(before: str, behind: str) -> None:
 @pytest.mark.parametrize("piece", ["eyJ", "bk_", "eyJ.", "bk_a", "token=&", "?", "%74", "&", "\x00"])
 def test_masking_is_linear(piece: str) -> None:
     target = "/?" + piece * (16384 // len(piece))
-    began = time.perf_counter()
+    began = time.thread_time()
     masked(target)
-    assert time.perf_counter() - began < 0.2
+    assert time.thread_time() - began < 0.2

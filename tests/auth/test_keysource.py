@@ -276,7 +276,7 @@ BAD_HOSTS: dict[str, tuple[Script, str]] = {
 async def test_a_host_that_is_not_well_costs_no_key(quick: None, name: str) -> None:
     script, why = BAD_HOSTS[name]
     with capture_logs() as lines:
-        async with open_key_host(answer(OLD)) as host, serving(host.url, jwks_timeout_seconds=0.1) as source:
+        async with open_key_host(answer(OLD)) as host, serving(host.url, jwks_timeout_seconds=0.5) as source:
             host.script = script
             await source.await_key()
             await until(lambda: source.statistics()["failures"] >= 2)

@@ -189,7 +189,7 @@ def test_deciding_takes_microseconds() -> None:
 
 
 def _seconds(who: Identity, channel: Channel) -> float:
-    began = time.perf_counter()
+    began = time.thread_time()
     for _ in range(1000):
         BOOK.decide(who, SUBSCRIBE, channel)
-    return (time.perf_counter() - began) / 1000
+    return (time.thread_time() - began) / 1000

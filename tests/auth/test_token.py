@@ -488,7 +488,7 @@ def test_reading_costs_little() -> None:
 
 
 def _seconds(reader: TokenReader, text: str) -> float:
-    began = time.perf_counter()
+    began = time.thread_time()
     for _ in range(200):
         reader.read(text, HS, NOW)
-    return (time.perf_counter() - began) / 200
+    return (time.thread_time() - began) / 200

@@ -29,7 +29,8 @@ def served(redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iter
     flags = ("--listen-head-seconds", str(TRICKLE_SECONDS), "--listen-body-seconds", str(TRICKLE_SECONDS))
     flags += ("--evaluations-pending-max", "100000", "--limits-commands-burst", "20000")
     log_path = tmp_path_factory.mktemp("daemon") / "daemon.log"
-    daemon = DaemonProcess(redis.url, log_path, ("--log-format", "json", *flags))
+    # Not forked: what it holds is measured, and a fork counts what it shares as its own.
+    daemon = DaemonProcess(redis.url, log_path, ("--log-format", "json", *flags), is_forked=False)
     daemon.start()
     yield daemon
     daemon.stop()

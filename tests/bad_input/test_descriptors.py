@@ -20,7 +20,11 @@ from tests.conftest import errors_of
 StartDaemon = Callable[..., DaemonProcess]
 HEALTH = head(b"GET /health HTTP/1.1")
 # Promised is 1 s (rows 12 and 13), on a machine that does nothing else.
-RECOVERY_SECONDS = 2.0
+RECOVERY_SECONDS = 5.0
+WARNINGS = {
+    "at the start": "as many connections as allowed; answering 503",
+    "later": "out of file descriptors or memory; the door rests",
+}
 
 
 def test_5000_connections_that_leave_before_a_byte(redis_server: RedisServer, start_daemon: StartDaemon) -> None:
@@ -84,5 +88,7 @@ def crowd(daemon: DaemonProcess, redis_server: RedisServer, limited: str) -> Non
         lasted = time.monotonic() - began
         wait_until(lambda: daemon.stats()["websocket"]["totalConnections"] == 1)
         assert daemon.stats()["redis"]["outages"] == 0
-    warned = [line for line in map(json.loads, daemon.log().splitlines()) if line["level"] == "warning"]
+    # Of the door alone: on a busy machine the recorder's lease may have something to say as well.
+    warned = [line for line in map(json.loads, daemon.log().splitlines()) if line["event"] == WARNINGS[limited]]
     assert 1 <= len(warned) <= lasted + 1, warned
+    assert {line["level"] for line in warned} == {"warning"}

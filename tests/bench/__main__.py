@@ -25,14 +25,29 @@ from tests.bench.place import opened
 from tests.bench.publishcost import publish_cost
 from tests.bench.publishing import PAYLOAD_BYTES
 from tests.bench.reconnects import reconnects
+from tests.bench.scrapes import scrapes
 from tests.bench.slowclients import slow_clients
 from tests.bench.tls import tls
 from tests.bench.tokens import tokens
+from tests.bench.workers import two_workers
 
-PARTS = ("loads", "bursts", "publish", "slow", "reconnects", "connects", "tokens", "tls", "floods")
+PARTS = (
+    "loads",
+    "bursts",
+    "publish",
+    "slow",
+    "reconnects",
+    "connects",
+    "tokens",
+    "tls",
+    "floods",
+    "scrapes",
+    "workers",
+)
 STORM_CLIENTS = 2000
 FLOOD_CLIENTS = 2000
 FLOODED_CLIENTS = 100
+SCRAPED_CLIENTS = 10_000
 
 
 def main() -> int:
@@ -74,6 +89,10 @@ def main() -> int:
                 wrong += show(*tls(place, transport, clients // 2))
         if "floods" in parts:
             wrong += show(*floods(place, min(FLOOD_CLIENTS, (descriptors - 500) // 3), FLOODED_CLIENTS))
+        if "scrapes" in parts:
+            wrong += show(*scrapes(place, min(SCRAPED_CLIENTS, descriptors - 200)))
+        if "workers" in parts:
+            wrong += show(*two_workers(place, clients))
     print(f"\n{time.monotonic() - begun:.0f} s", "" if not wrong else f"; {wrong} events were WRONG", sep="")
     return 1 if wrong else 0
 

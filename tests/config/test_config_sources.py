@@ -114,6 +114,7 @@ SAMPLES: Mapping[str, tuple[str, object]] = {
     "daemon.reconnect_seconds": ("0.5", 0.5),
     "daemon.control_socket": ("/run/broker/control.sock", "/run/broker/control.sock"),
     "daemon.workers": ("auto", "auto"),
+    "daemon.worker_silence_seconds": ("5", 5.0),
     "daemon.node": ("web-1", "web-1"),
     "daemon.node_lease_seconds": ("7", 7.0),
     "metrics.http": ("open", "open"),

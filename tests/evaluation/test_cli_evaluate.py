@@ -17,6 +17,7 @@ import pytest
 import trio
 
 from tests.actors.daemon_process import DaemonProcess
+from tests.actors.forks import run_fork
 from tests.actors.model_server import PROSE, Call, ModelServer, open_model_server, verdict
 from tests.actors.redis_server import RedisServer, free_port
 
@@ -44,9 +45,7 @@ def config(tmp_path: Path, base_url: str, *changes: tuple[str, str]) -> Path:
 
 def refusal(*arguments: str, **variables: str) -> tuple[int, str]:
     """Run `broker evaluate` that must end by itself. Returns its status and what it said on standard error."""
-    done = subprocess.run(
-        [*COMMAND, *arguments], capture_output=True, text=True, timeout=BOUND_SECONDS, env=environ(**variables)
-    )
+    done = run_fork("broker", ["evaluate", *arguments], environ=environ(**variables), timeout=BOUND_SECONDS)
     assert done.stdout == ""
     return done.returncode, done.stderr
 

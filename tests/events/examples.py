@@ -285,7 +285,13 @@ EXAMPLES = [
         None,
     ),
     Example(TokenExpired, {"message": "over"}, {"message": "over"}, ("message",), None),
-    Example(Disconnected, {"message": "bye"}, {"message": "bye"}, ("message",), None),
+    Example(
+        Disconnected,
+        {"message": "bye", "reconnect_in_ms": 830},
+        {"message": "bye", "reconnectInMs": 830},
+        ("message",),
+        None,
+    ),
     Example(
         Error,
         {"message": "no", "code": "bad_json"},

@@ -15,11 +15,14 @@ import pytest
 import websockets.sync.client
 
 from broker import gap
+from broker.config.sections import Config
 from broker.demo import DemoScript
 from broker.events import EVENT_TYPES, Connected, Disconnected, Event, Gap, Heartbeat, Subscribed, decode
 from broker.events.rules import fields_of
 from tests.actors.daemon_process import DaemonProcess
 from tests.actors.redis_server import RedisServer
+
+RECONNECT_MILLISECONDS = round(Config().daemon.reconnect_seconds * 1000)
 
 
 def without_time(event: Event) -> dict[str, Any]:
@@ -72,7 +75,10 @@ def test_a_whole_conversation(redis_server: RedisServer, start_daemon: Callable[
     assert isinstance(greeted, Connected)
     assert (greeted.client_id or "").startswith("sse_")
     assert isinstance(farewell, Disconnected)
-    assert without_time(farewell) == {"type": "disconnected", "message": "Server shutting down"}
+    said_last = without_time(farewell)
+    # Each client's own, at random: docs/protocol.md says how long at most.
+    assert 0 <= said_last.pop("reconnectInMs") <= RECONNECT_MILLISECONDS
+    assert said_last == {"type": "disconnected", "message": "Server shutting down"}
 
 
 def test_every_event_of_the_demo() -> None:

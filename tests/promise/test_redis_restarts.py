@@ -39,7 +39,7 @@ CHANNELS = tuple(f"kept:{number}" for number in range(8))
 EVENTS = 10_000
 BATCH = 50
 BATCHES = EVENTS // BATCH
-SETTLED_SECONDS = 20.0
+SETTLED_SECONDS = 60.0
 FROZEN_SECONDS = 8.0
 FLAGS = ("--type", "kept.history_length=100000", "--type", "kept.history_seconds=600")
 QUICK_PINGS = ("--redis-ping-seconds", "0.5", "--redis-ping-timeout-seconds", "1", "--redis-connect-seconds", "1")

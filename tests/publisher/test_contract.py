@@ -352,7 +352,7 @@ def test_progress_is_throttled_and_what_is_held_goes_out_by_itself(both: tuple[S
     ears = threading.Thread(target=listen)
     ears.start()
     surface.run_job(
-        42, [*hasty, ("wait", 0.7), ("call", is_awake.set), ("progress", 0.7), ("progress", 0.8)], per_second=3
+        42, [*hasty, ("wait", 1.6), ("call", is_awake.set), ("progress", 0.7), ("progress", 0.8)], per_second=1
     )
     ears.join()
     assert in_time == [0, 0.01, 0.59, "in time"]

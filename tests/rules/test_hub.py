@@ -197,10 +197,11 @@ def test_a_refused_channel_is_told_to_everyone_on_it_and_forgotten() -> None:
         assert client.heard[-1] == ("refused", b"a", "no rights")
     assert hub.names() == ["b"]
     assert upstream.asked[-1] == "release a"
+    assert hub.subscriptions == 1
     hub.leave(here, b"a")
     hub.leave(both, b"a")
     hub.leave(both, b"b")
-    assert hub.names() == []
+    assert (hub.names(), hub.subscriptions) == ([], 0)
 
 
 def test_refusing_one_of_several_ends_the_whole_joining() -> None:

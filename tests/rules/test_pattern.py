@@ -156,6 +156,6 @@ def test_any_text_is_a_pattern_or_refused(text: str, user: str) -> None:
 def test_no_pattern_is_slow(text: str, name: str) -> None:
     """Where a matcher goes back, these take longer than the universe has time."""
     pattern, channel = Pattern.parse(text), Channel.from_name(name)
-    began = time.perf_counter()
+    began = time.thread_time()
     assert not any(pattern.matches(channel, "a") for _ in range(100))
-    assert (time.perf_counter() - began) / 100 < 0.001
+    assert (time.thread_time() - began) / 100 < 0.001

@@ -334,6 +334,7 @@ class Story:
     def check(self) -> None:
         for client in (*self.clients, *self.gone):
             assert faults_in(client.record, self.redis) == [], client.record
+        assert self.hub.subscriptions == self.hub.statistics().subscriptions
 
     def look_around(self) -> None:
         """A silent channel is compared with Redis."""

@@ -172,7 +172,9 @@ def folder() -> Iterator[Path]:
 def embedded_daemon(start_daemon: StartDaemon, folder: Path) -> tuple[DaemonProcess, int]:
     """A daemon with its own Valkey, whose temporary files are in `folder`, and that server's process id."""
     port = free_port()
-    daemon = start_daemon(None, "--embedded-port", str(port), environ={"TMPDIR": str(folder)})
+    # Its control socket would be there too, and stays when it is killed.
+    flags = ("--embedded-port", str(port), "--daemon-control-socket", "off")
+    daemon = start_daemon(None, *flags, environ={"TMPDIR": str(folder)})
     found = next(line for line in daemon.rest_of_banner().splitlines() if "embedded Valkey at redis://" in line)
     url = found.split("embedded Valkey at ")[1].split(";")[0]
     with redis.Redis.from_url(url, socket_timeout=5) as client:

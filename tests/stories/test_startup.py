@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.actors.daemon_process import DaemonProcess
+from tests.actors.daemon_process import DaemonProcess, clean_environ
+from tests.actors.forks import run_fork
 from tests.actors.peers import WebSocketPeer, open_websockets, pump
 from tests.actors.redis_server import RedisServer, free_port
 
@@ -21,17 +22,14 @@ StartDaemon = Callable[..., DaemonProcess]
 CHANNEL = "job_progress:42"
 
 
-def serve(*flags: str, environ: dict[str, str] | None = None) -> tuple[int, str]:
+def serve(*flags: str, environ: dict[str, str] | None = None, is_forked: bool = True) -> tuple[int, str]:
     """Run `broker serve` that must end by itself. Returns its status and what it said on standard error."""
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("BROKER_") and key != "REDIS_URL"}
-    done = subprocess.run(
-        [sys.executable, "-m", "broker", "serve", *flags],
-        capture_output=True,
-        text=True,
-        timeout=15,
-        env={**clean, **(environ or {})},
-        check=False,
-    )
+    clean = {**clean_environ(), **(environ or {})}
+    if is_forked:
+        done = run_fork("broker", ["serve", *flags], environ=clean, timeout=15)
+    else:
+        command = [sys.executable, "-m", "broker", "serve", *flags]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=15, env=clean, check=False)
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
     return done.returncode, done.stderr
@@ -49,8 +47,9 @@ def taken() -> Iterator[str]:
 NOWHERE = ("--redis", "redis://127.0.0.1:1", "--auth-mode", "off")
 
 
-def test_a_port_that_is_taken(taken: str) -> None:
-    assert serve("--listen", taken, *NOWHERE) == (
+@pytest.mark.parametrize("is_forked", [False, True])
+def test_a_port_that_is_taken(is_forked: bool, taken: str) -> None:
+    assert serve("--listen", taken, *NOWHERE, is_forked=is_forked) == (
         1,
         f"broker: cannot listen on {taken} (set by flag --listen): "
         "another program listens there; stop it, or choose another address with --listen\n",

@@ -242,7 +242,11 @@ async def test_a_slow_consumer_learns_that_it_lost_something(shared: Shared, mon
     notices: list[Notice] = []
     payloads = [json.dumps({"n": n, "fill": "x" * 50_000}) for n in range(400)]
     async with subscribe(daemon.url, ["slow:1"], on_notice=notices.append) as events:
-        redis_server.publish("slow:1", *(payload.encode() for payload in payloads))
+        # What is here when the daemon ends the connection is not lost. Published all at once, nothing may be.
+        first, *others = (payload.encode() for payload in payloads)
+        redis_server.publish("slow:1", first, *others[:2])
+        await _until(lambda: events._characters > 100_000)
+        redis_server.publish("slow:1", *others[2:])
         await _until(lambda: daemon.stats()["websocket"]["totalConnections"] == 0)
         assert events._characters < 200_000
         got = []
@@ -253,7 +257,7 @@ async def test_a_slow_consumer_learns_that_it_lost_something(shared: Shared, mon
                     if not notices:  # else it is perhaps from behind the gap
                         got.append(event.raw)
         assert got == payloads[: len(got)]
-        assert 2 <= len(got) < 400
+        assert 1 <= len(got) < 400
         assert notices[0].kind == "disconnected"
         await _until(lambda: _kinds(notices)[-1] == "reconnected")
 

@@ -15,7 +15,7 @@ from h2 import events
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 30.0
 
 
 @define(eq=False)

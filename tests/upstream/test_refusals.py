@@ -93,6 +93,9 @@ class FakeHub:
     def take(self, name: bytes, runs: Sequence[Run], now: float) -> None:
         self.stamped += ((name, run) for run in runs)
 
+    def hands_on(self, name: bytes, *, is_stamped: bool) -> bool:
+        return False
+
 
 def taken(link: Link, *messages: tuple[bytes, bytes]) -> FakeHub:
     hub: Any = FakeHub()

@@ -1,0 +1,1 @@
+"""All daemons at one Redis, as one."""

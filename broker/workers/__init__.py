@@ -1,0 +1,1 @@
+"""Several worker processes of one daemon, and who keeps them."""
