@@ -69,6 +69,7 @@ class Parts:
     link: Link
     commands: CommandLink
     reads: CommandLink
+    questions: CommandLink
     history: History
     recorder: Recorder
     hub: Hub
@@ -113,6 +114,7 @@ def assemble(
     keys = Keys(config.redis.channel_prefix)
     commands = CommandLink(config.redis)
     reads = CommandLink(config.redis)
+    questions = CommandLink(config.redis)
     history = History(
         config.history,
         keys,
@@ -196,7 +198,15 @@ def assemble(
         },
     )
     nodes = Nodes(
-        node, hub, clientele, control, commands, census, lease_seconds, lambda: recorder.statistics()["isRecorder"]
+        node,
+        hub,
+        clientele,
+        control,
+        commands,
+        questions,
+        census,
+        lease_seconds,
+        lambda: recorder.statistics()["isRecorder"],
     )
     readiness = Readiness(lifecycle, lambda: link.has_answered, lambda: link.is_away)
     lag = LoopLag()
@@ -265,6 +275,7 @@ def assemble(
         link,
         commands,
         reads,
+        questions,
         history,
         recorder,
         hub,

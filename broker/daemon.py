@@ -129,6 +129,7 @@ async def run_daemon(
             raise TakeoverError("Redis does not answer the new process; the daemon before goes on")
         life.start_soon(parts.commands.serve)
         life.start_soon(parts.reads.serve)
+        life.start_soon(parts.questions.serve)
         await life.start(parts.history.serve, parts.hub)
         await life.start(parts.recorder.serve)
         await life.start(parts.keys_of_tokens.serve)
@@ -186,7 +187,7 @@ async def run_daemon(
                 doors.cancel_scope.cancel()
             connections.cancel_scope.deadline = trio.current_time() + section.drain_seconds
             try:
-                await drain(clientele, door, section)
+                await drain(clientele, door, section, is_taken_over=lifecycle.is_taken_over)
             finally:
                 cut_off = len(clientele)
         await parts.recorder.release()

@@ -125,6 +125,13 @@ class Door:
             if not visit.is_new:
                 visit.dismiss()
 
+    def part_after_next(self) -> None:
+        """Serve one more request of each, and say with its answer that it was the last. Synchronous."""
+        self._reception.is_parting = True
+        for visit in self._visits:
+            if visit.on_dismissed is not None:
+                visit.dismiss()  # HTTP/2 has a word of its own for it, at any time
+
     @property
     def has_newcomers(self) -> bool:
         """Whether somebody has come who has asked for nothing yet."""

@@ -6,7 +6,9 @@ Spread, so that whoever serves them next does not meet them all at once: so many
 
 The doors are closed by then. Who came through them just before, and has asked for nothing yet, is served once more
 (`_NEWCOMER_SECONDS`): to let it go without a word would look like a broken connection. A stream that begins like
-this has its greeting and its goodbye; so `EventSource` comes back, as it would not after a 503.
+this has its greeting and its goodbye; so `EventSource` comes back, as it would not after a 503. Where another process
+serves by now, who keeps a connection alive has as long for a last request, whose answer says that it is the last:
+to close it while a request is under way would lose that.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ class Doorway(Protocol):
     """What the drain needs of the door."""
 
     def dismiss_idle(self) -> None: ...
+    def part_after_next(self) -> None: ...
     def dismiss_all(self) -> None: ...
     @property
     def has_newcomers(self) -> bool: ...
@@ -40,7 +43,12 @@ class Doorway(Protocol):
 
 
 async def drain(
-    clientele: Clientele, door: Doorway, section: Daemon, pick: Callable[[float, float], float] = uniform
+    clientele: Clientele,
+    door: Doorway,
+    section: Daemon,
+    pick: Callable[[float, float], float] = uniform,
+    *,
+    is_taken_over: bool = False,
 ) -> None:
     """Ask everyone who is here, or still comes by a door that was open. Returns when all have left.
 
@@ -48,6 +56,7 @@ async def drain(
 
     Args:
         pick: a random number between two.
+        is_taken_over: who keeps a connection alive for its next request finds somebody else there.
     """
 
     def ask(client: Client) -> None:
@@ -55,7 +64,10 @@ async def drain(
             client.reconnect_milliseconds = round(1000 * pick(0.0, section.reconnect_seconds))
             client.end(SHUTDOWN)
 
-    door.dismiss_idle()
+    if is_taken_over:
+        door.part_after_next()
+    else:
+        door.dismiss_idle()
     clients = clientele.everyone()
     half_seconds = section.drain_seconds / 2
     a_second = max(section.drain_clients_per_second, len(clients) / half_seconds if half_seconds else math.inf)
@@ -67,7 +79,7 @@ async def drain(
         for client in clients[asked:due]:
             ask(client)
         asked = max(asked, due)
-        if not is_closed and (passed >= _NEWCOMER_SECONDS or not door.has_newcomers):
+        if not is_closed and (passed >= _NEWCOMER_SECONDS or not (is_taken_over or door.has_newcomers)):
             is_closed = True
             door.dismiss_all()
         if asked >= len(clients):

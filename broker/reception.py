@@ -31,14 +31,14 @@ Handler = Callable[[Visit, Request], Awaitable[bool]]
 
 @frozen
 class Route:
-    """The path `prefix`, and what is below it unless `exact`, go to `handler`."""
+    """The path `prefix`, and what is below it unless `exact`, go to `handler`; where `prefix` is empty, everything."""
 
     prefix: str
     handler: Handler
     exact: bool = False
 
     def serves(self, path: str) -> bool:
-        return path == self.prefix or (not self.exact and path.startswith(f"{self.prefix}/"))
+        return path == self.prefix or (not self.exact and path.startswith(f"{self.prefix}/")) or not self.prefix
 
 
 @frozen
@@ -74,6 +74,7 @@ class Reception:
     is_open: bool = False
     _logs_requests: bool = False
     is_closing: bool = field(init=False, default=False)
+    is_parting: bool = field(init=False, default=False)  # the next request of each connection is its last
     complaints: Complaints = field(init=False, factory=lambda: Complaints(log))
     _refused_pages: int = field(init=False, default=0)
     _refused: Counter[str] = field(init=False, factory=Counter)
@@ -97,7 +98,7 @@ class Reception:
         if is_forwarded:
             whence = self.proxies.whence(address, request.headers)
             address, scheme = whence.address, whence.scheme
-        request = request.coming_from(address, scheme)
+        request = request.coming_from(address, scheme, is_last=self.is_parting)
         method, noted = request.method, self._facts(request) if self._logs_requests else {}
         has_entered = False
         try:

@@ -45,6 +45,7 @@ class Request:
         address: the client's IP address as the door knows it, also from behind a trusted proxy; None where it is not
             known: a unix socket.
         scheme: http or https, as the client asked; None where nobody who is trusted says it.
+        is_last: the connection is closed after it.
     """
 
     method: str
@@ -54,8 +55,9 @@ class Request:
     upgrades_to_websocket: bool = False
     address: str | None = None
     scheme: str | None = None
+    is_last: bool = False
 
-    def coming_from(self, address: str | None, scheme: str | None) -> Request:
+    def coming_from(self, address: str | None, scheme: str | None, *, is_last: bool = False) -> Request:
         """The same request, with what is known of its client. Written out: `attrs.evolve` takes four times as long."""
         return Request(
             self.method,
@@ -65,6 +67,7 @@ class Request:
             self.upgrades_to_websocket,
             address,
             scheme,
+            is_last,
         )
 
     @property
@@ -128,6 +131,7 @@ class Request:
             self.http_version == b"1.1"
             and b"close" not in self.tokens(b"connection")
             and not self.upgrades_to_websocket
+            and not self.is_last
         )
 
     def head_bytes(self, without: frozenset[bytes], *added: bytes) -> bytes:

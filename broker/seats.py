@@ -2,14 +2,15 @@
 
 While this daemon is alone, or Redis is away, the counts here decide, and nothing is asked. With other nodes each
 seat is asked for in Redis, in one script: it takes what this node counts as said with the question, adds what the
-others told, and has the sum either in bounds and written down, or refused. Who left is told within `_TELL_SECONDS`,
-many users in one write.
+others told, and has the sum either in bounds and written down, or refused. Who left is told at once, many users in one
+write where many leave. Who comes back may be faster than that news, so a refusal that follows from what others told
+is asked about again before it counts.
 
 Laws: what Redis has of a node is never less than the seats taken there, as far as commands arrive in their order: every
 write is the whole count of a user, with the seats that are being asked for. It may be more for a moment, after a
 refusal. A seat that is taken is given back once. What was decided without Redis stands: nobody is asked to leave.
-Bounds: `_ANSWER_SECONDS` for a seat, then the counts here decide; `_USERS_AT_ONCE` in a write; in Redis the counts
-of a node go with its lease.
+Bounds: `_AGAIN_SECONDS` until a refusal counts; `_ANSWER_SECONDS` for each question, then the counts here decide;
+`_USERS_AT_ONCE` in a write; in Redis the counts of a node go with its lease.
 
 Synchronous, but for `take` and `serve`.
 """
@@ -33,7 +34,8 @@ CONNECTIONS_PER_USER = "connections_per_user"
 STREAMS_PER_USER = "streams_per_user"
 
 _STREAM = "sse"
-_TELL_SECONDS = 0.1
+_TELL_SECONDS = 0.01
+_AGAIN_SECONDS = (0.1, 0.3)
 _ANSWER_SECONDS = 1.0
 _USERS_AT_ONCE = 500
 # A field that is no user: those begin with `u`.
@@ -147,6 +149,10 @@ class Seats:
         is_granted = False
         try:
             limit = await self._ask(user, transport == _STREAM)
+            for pause in _AGAIN_SECONDS:
+                if limit is not None:
+                    await trio.sleep(pause)
+                    limit = await self._ask(user, transport == _STREAM)
             if limit is not None:
                 self.limits_hit[limit] += 1
                 return limit

@@ -32,7 +32,7 @@ from broker.position import NOWHERE, Position, Since, Start
 from broker.request import Request, RequestRefused, answer
 from broker.run import Run
 from broker.seats import Seat
-from broker.stream import EndedStreams, Stream, last_index, stream_of
+from broker.stream import EndedStreams, Stream, check_path, last_index, stream_of
 from broker.timestamp import timestamp
 from broker.topic.topic import Outlet
 from broker.visit import Visit
@@ -93,6 +93,7 @@ class SseDoor:
             return False
         try:
             if request.method != "GET":
+                check_path(request.path)
                 raise RequestRefused(405, "streams are read with GET", "Use GET.", {"Allow": "GET"})
             query = request.query()
             stream = stream_of(request.path, query, self._served, self._sse.channels_max)

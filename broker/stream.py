@@ -63,6 +63,19 @@ def stream_of(path: str, query: Sequence[tuple[str, str]], served: frozenset[str
     return stream
 
 
+def check_path(path: str) -> None:
+    """Refuse what is no endpoint, whatever is asked of it.
+
+    Raises:
+        RequestRefused: 404.
+    """
+    if path != ROOT:
+        try:
+            _endpoint(path)
+        except ChannelError:
+            pass  # the endpoint is there
+
+
 def _channels_of(query: Sequence[tuple[str, str]], channels_max: int) -> tuple[Channel, ...]:
     channels = [Channel.from_name(value) for key, value in query if key == "channel"]
     named = {channel.name: channel for channel in channels}

@@ -155,7 +155,7 @@ class Notifier:
 
     async def _tell_status(self, look: Callable[[], Vitals]) -> None:
         """The status, when it has changed."""
-        told, before, at = "", 0, trio.current_time()
+        told, before, at = "", look().messages, trio.current_time()
         while True:
             vitals, now = look(), trio.current_time()
             rate = (vitals.messages - before) / (now - at) if now > at else 0.0

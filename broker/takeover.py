@@ -81,16 +81,16 @@ class Offer:
         if objection is not None:
             await wire.send({"error": objection})
             return
+        asker = request.get("pid", 0)
+        pid = wire.peer[0] if wire.peer is not None else asker if isinstance(asker, int) else 0
         self._is_under_way = True
-        pid = wire.peer[0] if wire.peer is not None else int(request.get("pid", 0))
         log.info("a new process gets the listening sockets", pid=pid)
-        is_ready = False
         try:
             is_ready = await self._hand_over(wire)
         finally:
             self._is_under_way = False
-            # Also where this process was told to stop meanwhile: what it has is the new one's then.
-            self._on_end(pid if is_ready else None)
+        # Where this process ends before that, what it has may be the new one's already: it keeps its hands off.
+        self._on_end(pid if is_ready else None)
         if not is_ready:
             log.warning("the takeover did not happen; this process goes on", pid=pid)
             return
@@ -118,11 +118,13 @@ class Takeover:
     """The new side: what was handed over, until `close`.
 
     Args:
+        path: of the control socket.
         pid: the old process.
         sockets: `take` takes out of here; `close` closes the others.
         environ: how systemd is talked to, where the old process was its service.
     """
 
+    path: Path
     pid: int
     version: str
     environ: Mapping[str, str]
@@ -139,21 +141,32 @@ class Takeover:
     async def ready(self) -> None:
         """Say that the sockets are accepted from; returns when the old process does not any more.
 
-        Where it has ended meanwhile, or says nothing, nothing is wrong with the new one: that is logged.
+        Where it has ended meanwhile, nothing is wrong with the new one: that is logged.
+
+        Raises:
+            TakeoverError: it has given the new one up, and goes on.
         """
-        self.is_done = True
+        why = f"nothing in {_ANSWER_SECONDS:g} s"
+        is_leaving = False
         try:
             await self._wire.send({"ready": True})
-            answer = None
-            with trio.move_on_after(_ANSWER_SECONDS):
+            with trio.move_on_after(_ANSWER_SECONDS) as patience:
                 answer = await self._wire.receive()
-        except ControlError as error:
-            answer = {"error": str(error)}
-        if answer is None or "leaving" not in answer:
-            why = str(answer.get("error")) if answer is not None else "it says nothing"
-            log.warning("the process before did not say that it leaves", pid=self.pid, why=why)
-        else:
+                is_leaving = answer is not None and "leaving" in answer
+            has_hung_up = not is_leaving and not patience.cancelled_caught
+        except ControlError:
+            has_hung_up = True
+        if has_hung_up:
+            why = "it hung up"
+            if (wire := await ControlWire.open(self.path)) is not None:
+                wire.close()
+                # Two that serve for ever would be worse than one that was not replaced.
+                raise TakeoverError(f"the daemon before, process {self.pid}, has given this one up, and goes on")
+        if is_leaving:
             log.info("took over", pid=self.pid, version=self.version)
+        else:
+            log.warning("the process before did not say that it leaves", pid=self.pid, why=why)
+        self.is_done = True
         self.close()
 
     def close(self) -> None:
@@ -179,7 +192,7 @@ async def take(path: Path) -> Takeover | None:
         return None
     try:
         with trio.move_on_after(_ANSWER_SECONDS):
-            return await _take(wire)
+            return await _take(path, wire)
         raise TakeoverError(f"the daemon at {path} does not answer; it goes on. Is it stopped, or stuck?")
     except TakeoverError:
         wire.close()
@@ -192,7 +205,7 @@ async def take(path: Path) -> Takeover | None:
         raise
 
 
-async def _take(wire: ControlWire) -> Takeover:
+async def _take(path: Path, wire: ControlWire) -> Takeover:
     if wire.peer is not None and wire.peer[1] not in (0, os.getuid()):
         # What it hands over could be anything, and it would hear who connects.
         raise ControlError(f"it runs as another user, with uid {wire.peer[1]}; take over as that user")
@@ -207,6 +220,7 @@ async def _take(wire: ControlWire) -> Takeover:
         raise ControlError("it says something that this version does not understand")
     environ = answer.get("environ")
     taken = Takeover(
+        path,
         int(answer.get("pid", 0)),
         str(answer.get("version", "")),
         {name: str(environ[name]) for name in _HANDED_VARIABLES if name in environ}

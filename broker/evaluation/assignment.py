@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
+from traceback import format_exception
 from typing import Any
 
 import msgspec
@@ -131,7 +132,10 @@ class Assignment:
         except* EvaluationError as group:
             last = _failure("; ".join(dict.fromkeys(_messages(group))))
         except* Exception as group:
-            log.error("evaluation handler failed", evaluation=self._taken.id, exc_info=group)
+            # As text: where nobody has set structlog up, it would have Rich draw every variable, for seconds.
+            log.error(
+                "evaluation handler failed", evaluation=self._taken.id, exception="".join(format_exception(group))
+            )
             last = _failure("internal error of the evaluation worker; it is in its log")
         return last or _failure(_UNWATCHED)
 

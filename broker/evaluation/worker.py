@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
+from traceback import format_exception
 
 import structlog
 import trio
@@ -205,7 +206,8 @@ class Desk:
         try:
             await Assignment(self._handler, taken, self._ledger, self._worker, beat_seconds).run()
         except* Exception as group:
-            log.error("evaluation failed", evaluation=taken.id, exc_info=group)
+            # As text: where nobody has set structlog up, it would have Rich draw every variable, for seconds.
+            log.error("evaluation failed", evaluation=taken.id, exception="".join(format_exception(group)))
         finally:
             self._running.discard(taken.entry)
             self._left.set()

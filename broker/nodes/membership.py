@@ -60,6 +60,9 @@ end
 redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
 redis.call('PEXPIRE', KEYS[3], ARGV[2])
+-- What a killed node leaves is gone one day, also where none comes after it.
+redis.call('PEXPIRE', KEYS[1], 10 * ARGV[2])
+redis.call('PEXPIRE', KEYS[2], 10 * ARGV[2])
 -- Where nobody else is there, nobody asks for its seats.
 if redis.call('ZCARD', KEYS[1]) == 1 then redis.call('DEL', KEYS[3]) end
 local answer = {redis.call('HEXISTS', KEYS[3], ARGV[5])}

@@ -31,6 +31,7 @@ class Nodes:
     """This daemon among the others.
 
     Args:
+        questions: for what is asked and answered, which may be large.
         is_recorder: whether it records what is published plainly.
     """
 
@@ -39,6 +40,7 @@ class Nodes:
     _clientele: Clientele
     _control: Control
     _commands: Commands
+    _questions: Commands
     _census: Census
     _lease_seconds: float
     _is_recorder: Callable[[], bool]
@@ -57,7 +59,7 @@ class Nodes:
         self.survey = Survey(
             self.membership,
             self._control,
-            self._commands,
+            self._questions,
             {"stats": self._stats, "clients": self._clients, "channels": self._channels},
         )
 

@@ -8,8 +8,9 @@ The question goes to all through the control channel. Each puts its answer into 
 events. Where no other daemon is known, nothing is asked.
 
 Laws: there is an answer within `ANSWER_SECONDS`, of whoever has answered by then; who has not is named. A daemon
-answers one question after the other, in a task of its own.
-Bounds: `_QUESTIONS_MAX` questions wait, more are not answered; answers of `_ANSWER_MAX_BYTES`.
+answers one question after the other, in a task of its own. Whoever asks what is being asked already gets that answer.
+Bounds: `_ASKING_MAX` questions of ours are out, others wait; `_QUESTIONS_MAX` of others wait, more are not answered;
+answers of `_ANSWER_MAX_BYTES`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ ANSWER_SECONDS = 1.0
 
 _ASK = "ask"
 _KEPT_SECONDS = 5.0
+_ASKING_MAX = 2
 _QUESTIONS_MAX = 100
 _ANSWER_MAX_BYTES = 16 * 1024 * 1024
 
@@ -93,10 +95,20 @@ class _Asked:
 
 
 @define(eq=False)
+class _Asking:
+    """Somebody asks; `findings` or `refused` is what came of it, unless he was cancelled."""
+
+    is_over: trio.Event = Factory(trio.Event)
+    findings: Findings | None = None
+    refused: RequestRefused | None = None
+
+
+@define(eq=False)
 class Survey:
     """Asks, and answers.
 
     Args:
+        commands: not those of the lease: an answer may be large.
         respond: what this daemon answers, by what is asked. May wait, not for long.
     """
 
@@ -105,6 +117,8 @@ class Survey:
     _commands: Commands
     _respond: Mapping[str, Respond]
     _asked: dict[str, _Asked] = field(init=False, factory=dict)
+    _asking: dict[tuple[str, bytes, str | None], _Asking] = field(init=False, factory=dict)
+    _limiter: trio.CapacityLimiter = field(init=False, factory=lambda: trio.CapacityLimiter(_ASKING_MAX))
     _questions: trio.MemorySendChannel[_Question] = field(init=False)
     _to_answer: trio.MemoryReceiveChannel[_Question] = field(init=False)
 
@@ -137,6 +151,28 @@ class Survey:
         Raises:
             RequestRefused: 404, there is no such node; 503, it is the only one that was asked, and did not answer.
         """
+        if self.is_alone:
+            return await self._ask_all(what, options, node)
+        key = what, msgspec.json.encode(options, order="sorted"), node
+        while (other := self._asking.get(key)) is not None:
+            await other.is_over.wait()
+            if other.refused is not None:
+                raise other.refused
+            if other.findings is not None:
+                return other.findings
+        asking = self._asking[key] = _Asking()
+        try:
+            async with self._limiter:
+                asking.findings = await self._ask_all(what, options, node)
+            return asking.findings
+        except RequestRefused as refused:
+            asking.refused = refused
+            raise
+        finally:
+            del self._asking[key]
+            asking.is_over.set()
+
+    async def _ask_all(self, what: str, options: Mapping[str, Any], node: str | None) -> Findings:
         membership = self._membership
         others = membership.others
         if node is not None and node != membership.node and node not in others:

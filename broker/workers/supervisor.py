@@ -8,11 +8,13 @@ no worker, or one that does not answer, the others accept for it. If the supervi
 pipes, drain and end.
 
 Bounds: `_PAUSE_LEAST_SECONDS` doubling to `_PAUSE_MOST_SECONDS` before a replacement, from the beginning again after
-`_STEADY_SECONDS`; workers that drain have `_DRAIN_MARGIN_SECONDS` more than their clients.
+`_STEADY_SECONDS`; where for `_DESERTED_SECONDS` no worker serves and those that are started end, the daemon ends, so
+that the service manager sees it; workers that drain have `_DRAIN_MARGIN_SECONDS` more than their clients.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -54,6 +56,7 @@ log = structlog.get_logger(__name__)
 _PAUSE_LEAST_SECONDS = 0.1
 _PAUSE_MOST_SECONDS = 5.0
 _STEADY_SECONDS = 30.0
+_DESERTED_SECONDS = 30.0
 _DRAIN_MARGIN_SECONDS = 10.0
 # Of the longest name of a worker's socket behind that of the folder; macOS has room for 103 bytes.
 _FOLDER_MAX_BYTES = 60
@@ -170,6 +173,7 @@ class Supervisor:
     _workers: dict[int, WorkerProcess] = field(init=False, factory=dict)
     _failure: str = field(init=False, default="")
     _unclean: list[str] = field(init=False, factory=list)
+    _deserted_since: float = field(init=False, default=math.inf)
     _addresses: tuple[str, ...] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -188,6 +192,10 @@ class Supervisor:
             if not self.started.is_set():
                 self._failure = end.why or f"worker {slot} {end.how} while it started; its log says why"
                 self.started.set()
+                return
+            if trio.current_time() - self._deserted_since >= _DESERTED_SECONDS:
+                self._unclean.append(f"no worker serves, and none can be started: worker {slot} {end.how}: {end.why}")
+                self._lifecycle.stop()
                 return
             if trio.current_time() - began_at >= _STEADY_SECONDS:
                 pause = _PAUSE_LEAST_SECONDS
@@ -315,13 +323,16 @@ class Supervisor:
     def _arrange(self) -> None:
         """Say who accepts for whom. Synchronous."""
         serving = {slot for slot, worker in self._workers.items() if worker.is_serving}
+        if serving:
+            self._deserted_since = math.inf
+        elif math.isinf(self._deserted_since):
+            self._deserted_since = trio.current_time()
         everyone = set(range(len(self._slots.own)))
         if not self.started.is_set():
             if serving == everyone:
                 self.started.set()
             return
-        if self._lifecycle.stopping.is_set():
-            return
+        # While it stops, too: until its doors close, who comes is served.
         for slot in serving:
             worker, deserted = self._workers[slot], everyone - serving
             for other in deserted - worker.stands_in_for:

@@ -92,6 +92,15 @@ class DaemonProcess:
         with urllib.request.urlopen(f"{self.url}/api/realtime/stats", timeout=5) as answer:
             return json.load(answer)
 
+    def own_stats(self) -> Any:
+        """Those of this daemon alone, where others share its Redis."""
+        found = self.stats()
+        if len(found["nodes"]) == 1:
+            return found
+        where = f"{self.url}/api/realtime/stats?node={found['nodes'][0]['id']}"
+        with urllib.request.urlopen(where, timeout=5) as answer:
+            return json.load(answer)
+
     def stats_as(self, token: str) -> Any:
         """The stats, where a token is needed."""
         asked = urllib.request.Request(f"{self.url}/api/realtime/stats", headers={"Authorization": f"Bearer {token}"})

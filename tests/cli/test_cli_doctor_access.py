@@ -23,7 +23,7 @@ from tests.conftest import errors_of
 EVALUATIONS = ["sse council-score", "sse evaluate-creative"]
 StartDaemon = Callable[..., DaemonProcess]
 GIVE_ONE = "give one with --token, or in BROKER_TOKEN; `broker token create` makes tokens"
-ALL = token("doctor", subscribe=["*"], publish=["job_progress:*"], broker_admin=True)
+ALL = token("doctor", seconds=36000, subscribe=["*"], publish=["job_progress:*"], broker_admin=True)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from typing import Any
 from tests.access.visitor import token
 from tests.actors.daemon_process import DaemonProcess
 
-ADMIN = token("root", broker_admin=True, seconds=3600)
+ADMIN = token("root", broker_admin=True, seconds=36000)
 BOUND_SECONDS = 10.0
 
 

@@ -17,7 +17,7 @@ from tests.actors.redis_server import RedisServer
 from tests.nodes.crowd import BOUND_SECONDS, crowd, look, nodes_of
 
 Pair = tuple[DaemonProcess, DaemonProcess]
-ANN = token("ann")
+ANN = token("ann", seconds=36000)  # made when tests are collected, long before they run
 
 
 def is_let_in(daemon: DaemonProcess) -> bool:

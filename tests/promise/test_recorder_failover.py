@@ -67,7 +67,7 @@ class Service:
 
 
 def is_recorder(daemon: DaemonProcess) -> bool:
-    return bool(daemon.stats()["history"]["isRecorder"])
+    return bool(daemon.own_stats()["history"]["isRecorder"])
 
 
 @pytest.mark.parametrize(("number", "within_seconds"), [(signal.SIGKILL, 4.0), (signal.SIGTERM, 1.5)])

@@ -82,7 +82,7 @@ class Stage:
 
     def is_settled(self) -> bool:
         """Whether every daemon hears Redis, and one records."""
-        stats = [daemon.stats() for daemon in self.daemons]
+        stats = [daemon.own_stats() for daemon in self.daemons]
         return all(each["status"] == "healthy" for each in stats) and any(
             each["history"]["isRecorder"] for each in stats
         )

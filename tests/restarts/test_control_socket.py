@@ -166,6 +166,25 @@ async def test_both_sides_of_a_takeover(folder: Path, nursery: trio.Nursery) -> 
     nursery.cancel_scope.cancel()
 
 
+async def test_an_old_process_that_gave_the_new_one_up(folder: Path, nursery: trio.Nursery) -> None:
+    """Two that serve would be worse than one that was not replaced."""
+    path = folder / "c.sock"
+    old = Old(path)
+    await old.serve(nursery)
+    taken = await take(path)
+    assert taken is not None
+    taken._wire.close()
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.close()  # as the old one has its end
+    taken._wire = ControlWire(ours)
+    with pytest.raises(TakeoverError, match=r"has given this one up, and goes on$"):
+        await taken.ready()
+    taken.close()
+    old.close()
+    nursery.cancel_scope.cancel()
+
+
 async def test_an_old_process_that_is_stuck(folder: Path, autojump_clock: trio.testing.MockClock) -> None:
     path = folder / "c.sock"
     with socket.socket(socket.AF_UNIX) as stuck:

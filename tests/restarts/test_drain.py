@@ -65,6 +65,9 @@ class House:
     def is_empty(self) -> bool:
         return not self.guests and not self.has_newcomers
 
+    def part_after_next(self) -> None:
+        raise AssertionError("nobody has taken over")
+
     def dismiss_idle(self) -> None:
         self.idle_dismissed_at.append(trio.current_time() - self.began_at)
 

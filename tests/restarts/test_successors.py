@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
+import signal
 import socket
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 
@@ -165,3 +168,53 @@ def test_with_sockets_of_systemd_and_its_manager(redis_server: RedisServer, row:
         last.wait_ready()
         assert states(notify)[3:] == ["STOPPING=1", "READY=1"]
     notify.close()
+
+
+def test_publishers_over_http_lose_no_request(redis_server: RedisServer, row: Row) -> None:
+    """They keep their connections alive, and are told with an answer that it was the last."""
+    old = row.first(redis_server.url)
+    new = row.after(old)
+    answers, failures, is_over = Counter[int](), list[Exception](), Event()
+
+    def publish() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", old.port, timeout=10)
+        while not is_over.wait(0.005):
+            try:
+                connection.request("POST", "/api/publish", b'{"channel":"feed:1","event":{}}')
+                answer = connection.getresponse()
+                answer.read()
+                answers[answer.status] += 1
+            except (OSError, http.client.HTTPException) as error:
+                failures.append(error)
+                return
+        connection.close()
+
+    publishers = [Thread(target=publish) for _ in range(4)]
+    for each in publishers:
+        each.start()
+    new.start()
+    assert old.process.wait(15) == 0
+    so_far = answers[200]
+    wait_until(lambda: failures or answers[200] > so_far + 20)
+    is_over.set()
+    for each in publishers:
+        each.join()
+    assert (failures, answers.keys()) == ([], {200})
+
+
+def test_the_old_one_is_stopped_while_a_new_one_starts(redis_server: RedisServer, row: Row, folder: Path) -> None:
+    """The new one has the unix socket by then, and its file stays."""
+    path = folder / "b.sock"
+    old = row.first(redis_server.url, "--listen", f"unix:{path}")
+    new = row.after(old)
+    starting = Thread(target=new.start, daemon=True)
+    starting.start()
+    wait_until(lambda: "a new process gets the listening sockets" in lines_of(old))
+    old.process.send_signal(signal.SIGTERM)
+    starting.join()
+    assert old.process.wait(15) == 0
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(str(path))
+        client.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+        assert client.recv(12) == b"HTTP/1.1 200"

@@ -189,7 +189,9 @@ def test_nothing_of_a_finished_evaluation_stays_but_its_answer(
         list(events)
     worker.end(signal.SIGTERM)
     with redis_server.client() as client:
-        assert sorted(key for key in client.keys("*") if not key.startswith(b"broker:history:")) == [
+        # The daemon keeps history, and a lease among the nodes.
+        others = (b"broker:history:", b"broker:nodes")
+        assert sorted(key for key in client.keys("*") if not key.startswith(others)) == [
             *(f"broker:{{council_score}}:{name}".encode() for name in (id, f"{id}:events", "pulse", "requests")),
             b"broker:{creative_evaluation}:pulse",
         ]

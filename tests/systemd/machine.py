@@ -20,6 +20,7 @@ _START_SECONDS = 20.0
 # basic.target would mount, load and set what is the whole kernel's: sysinit.target is nothing here.
 _BOOT = r"""
 set -e
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
 mount --make-rprivate /
 mount -t tmpfs tmpfs "$1"
 mkdir "$1/upper" "$1/work" "$1/root"

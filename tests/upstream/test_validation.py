@@ -53,7 +53,7 @@ def _logged(daemon: DaemonProcess) -> list[tuple[str, str | None]]:
 
 
 def _refused(daemon: DaemonProcess) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
-    redis = daemon.stats()["redis"]
+    redis = daemon.own_stats()["redis"]
     return redis["refusedMessages"], redis["refusedByType"]
 
 
@@ -80,14 +80,14 @@ def test_with_history_the_recorder_drops_what_is_plain_and_every_daemon_what_a_p
     redis_server: RedisServer, start_daemon: Callable[..., DaemonProcess]
 ) -> None:
     recorder, other = (start_daemon(redis_server.url, "--type", "job_progress.validate=event") for _ in range(2))
-    assert [daemon.stats()["history"]["isRecorder"] for daemon in (recorder, other)] == [True, False]
+    assert [daemon.own_stats()["history"]["isRecorder"] for daemon in (recorder, other)] == [True, False]
     peers = [_peers(daemon, "job_progress:42") for daemon in (recorder, other)]
     redis_server.publish("job_progress:42", BAD, b"{}", b"{", GOOD)
     assert [_heard(*pair, 1) for pair in peers] == [([GOOD], [(1, GOOD)])] * 2
     counts = {"not_an_event": 2, "not_json": 1}
     assert (_refused(recorder), _refused(other)) == ((counts, {"job_progress": counts}), ({}, {}))
     assert (_logged(recorder), _logged(other)) == (REFUSED, [])
-    assert recorder.stats()["history"]["recorded"] == 1
+    assert recorder.own_stats()["history"]["recorded"] == 1
 
     with redis_server.client() as client:
         for payload in (BAD, b"{}", b"{", GOOD):
@@ -97,7 +97,7 @@ def test_with_history_the_recorder_drops_what_is_plain_and_every_daemon_what_a_p
     twice = {reason: 2 * count for reason, count in counts.items()}
     assert (_refused(recorder)[0], _refused(other)[0]) == (twice, counts)
     assert _logged(other) == REFUSED
-    assert recorder.stats()["history"]["recorded"] == 1
+    assert recorder.own_stats()["history"]["recorded"] == 1
 
 
 def test_off_lets_any_text_through(redis_server: RedisServer, start_daemon: Callable[..., DaemonProcess]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from broker.config.access import ListenTls
 from broker.config.process import worker_count
 from broker.config.sections import Config, Listen
 from broker.config.sources import load
+from broker.errors import WorkerError
 from broker.lifecycle import Lifecycle
 from broker.listening import Listener, open_listeners
 from broker.post.launch import Launch, PassedListener, share_of
@@ -164,14 +165,19 @@ async def test_the_pause_before_a_replacement_grows_and_begins_again(
     lives = [60.0, *[0.0] * 8, 60.0, 0.0, 0.0]
 
     class Mortal:
-        pid, why, is_serving = 7, "", False
+        pid, why, is_serving = 7, "", True
+        stands_in_for = frozenset[int]()
 
         @classmethod
         async def start(cls, launch: Launch) -> Mortal:
             started.append(trio.current_time())
             return cls()
 
-        async def attend(self, on_change: object) -> int:
+        def say(self, message: object) -> None:
+            """Nobody hears it."""
+
+        async def attend(self, on_change: Callable[[], None]) -> int:
+            on_change()
             if len(started) == len(lives):
                 lifecycle.stop()
                 return 0
@@ -187,6 +193,33 @@ async def test_the_pause_before_a_replacement_grows_and_begins_again(
     supervisor.check_end()
     pauses = [round(after - before - life, 3) for before, after, life in zip(started, started[1:], lives, strict=False)]
     assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0, 0.1, 0.2]
+
+
+async def test_a_daemon_in_which_no_worker_can_serve_ends(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """So that the service manager sees it: the supervisor itself is well."""
+    del autojump_clock
+
+    class Stillborn:
+        pid, why, is_serving = 7, "this is broker 9", False
+
+        @classmethod
+        async def start(cls, launch: Launch) -> Stillborn:
+            return cls()
+
+        async def attend(self, on_change: Callable[[], None]) -> int:
+            return 1
+
+    monkeypatch.setattr("broker.workers.supervisor.WorkerProcess", Stillborn)
+    lifecycle, began_at = Lifecycle(), trio.current_time()
+    supervisor = Supervisor(load(flags={}, environ={}, file=None), Slots(((),), ()), Path("/nowhere"), 1000, lifecycle)
+    supervisor.started.set()
+    await supervisor.keep(0)
+    assert lifecycle.stopping.is_set()
+    assert 30 <= trio.current_time() - began_at < 36
+    with pytest.raises(WorkerError, match=r"no worker serves, and none can be started: .*this is broker 9$"):
+        supervisor.check_end()
 
 
 def test_auto_is_as_many_as_this_process_has_cores(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,9 @@ class Hub:
     def take(self, name: bytes, runs: list[Run], now: float) -> None:
         self.runs += runs
 
+    def hands_on(self, name: bytes, *, is_stamped: bool) -> bool:
+        return True
+
 
 def check(data: bytes) -> str:
     said = [check_reasons(data)]
