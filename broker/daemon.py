@@ -179,6 +179,7 @@ async def run_daemon(
                 life.start_soon(parts.lag.watch)
                 _settle_memory()
                 await lifecycle.stopping.wait()
+                parts.recorder.retire()
                 section = reloader.config.daemon
                 log.info("stopping", clients=len(clientele), drain_seconds=section.drain_seconds)
                 if not lifecycle.is_taken_over:

@@ -237,6 +237,15 @@ local holder = redis.call('GET', KEYS[1])
 if holder and string.match(holder, '^[^:]*') == ARGV[1] then redis.call('DEL', KEYS[1]) end
 """)
 
+# Passes it on as it stands: another goes on under the same generation. One message tells it so, in the same step.
+# ARGV: who, ms, generation, who is next, channel, message. Returns whether it was ours.
+PASS = Script("""
+if redis.call('GET', KEYS[1]) ~= ARGV[1] .. ':' .. ARGV[3] then return 0 end
+redis.call('SET', KEYS[1], ARGV[4] .. ':' .. ARGV[3], 'PX', ARGV[2])
+redis.call('PUBLISH', ARGV[5], ARGV[6])
+return 1
+""")
+
 # A page of a channel's history. KEYS: top, events, generation.
 # ARGV: epoch and offset to read from (the event there comes first, where it is still kept), or an empty epoch
 # and how many of the newest (again with the event before them); most events; most bytes (one event comes, whatever

@@ -2,7 +2,8 @@
 
 Laws: whoever has it says so before it runs out; who could not, has it no more, by its own clock as well as by
 Redis' (`history.scripts.RENEW` renews, and takes nothing back). Each time that recording begins anew it has
-a new generation, which is in the lease: a command of an earlier one, however late, changes nothing.
+a new generation, which is in the lease: a command of an earlier one, however late, changes nothing. Where it is passed
+on the generation stays, and who had it is not in it any more: its commands change nothing either.
 Bounds: `history.lease_seconds` without a renewal; renewed, and asked for by those who wait, four times as often.
 
 Times are the loop's own, and never go back; a renewal counts from before it was sent.
@@ -19,11 +20,11 @@ from attrs import define, field
 from broker.command import Argument, Script
 from broker.errors import UpstreamError, UpstreamRefused
 from broker.history.keys import Keys
-from broker.history.scripts import BEGIN, RECORD, RELEASE, RENEW, TAKE
+from broker.history.scripts import BEGIN, PASS, RECORD, RELEASE, RENEW, TAKE
 from broker.upstream.commands import PASSING
 from broker.upstream.pipeline import Pipeline
 
-SCRIPTS = (TAKE, BEGIN, RENEW, RELEASE, RECORD)
+SCRIPTS = (TAKE, BEGIN, RENEW, RELEASE, PASS, RECORD)
 """What must be loaded before anything here is called."""
 _FULL = "#!lua flags=allow-oom\n"
 
@@ -38,7 +39,7 @@ class Lease:
 
     _keys: Keys
     _seconds: float
-    _who: str = field(init=False, factory=lambda: secrets.token_hex(8))
+    who: str = field(init=False, factory=lambda: secrets.token_hex(8))
     generation: int = field(init=False, default=0)
     # By our own clock; never later than Redis has it.
     held_until: float = field(init=False, default=float("-inf"))
@@ -48,7 +49,7 @@ class Lease:
     @property
     def value(self) -> str:
         """What stands in Redis while it is ours and the generation has begun."""
-        return f"{self._who}:{self.generation}"
+        return f"{self.who}:{self.generation}"
 
     @property
     def interval(self) -> float:
@@ -84,6 +85,19 @@ class Lease:
         self.held_until = max(self.held_until, asked_at + self._seconds)
         return generation
 
+    async def accept(self, pipeline: Pipeline, generation: int) -> None:
+        """It was passed on to us: keep it from here on.
+
+        Raises:
+            UpstreamError: it has run out meanwhile.
+            UpstreamRefused: Redis does not let us.
+        """
+        asked_at = trio.current_time()
+        if not await self._run(pipeline, RENEW, (self._keys.lease,)):
+            raise UpstreamError("the lease ran out before recording went on")
+        self.generation = generation
+        self.held_until = asked_at + self._seconds
+
     async def keep(self, pipeline: Pipeline) -> NoReturn:
         """Renew it. Runs until cancelled.
 
@@ -104,10 +118,20 @@ class Lease:
     async def give_up(self, pipeline: Pipeline) -> None:
         """Let another take it at once; nothing where it is not ours. What was asked before is done before."""
         self.held_until = float("-inf")
-        await pipeline.call(("EVALSHA", RELEASE.digest, 1, self._keys.lease, self._who))
+        await pipeline.call(("EVALSHA", RELEASE.digest, 1, self._keys.lease, self.who))
 
-    async def _run(self, pipeline: Pipeline, script: Script, keys: tuple[str, ...]) -> Any:
-        rest: tuple[Argument, ...] = (len(keys), *keys, self._who, round(self._seconds * 1000))
+    async def pass_on(self, pipeline: Pipeline, heir: str, channel: str, message: str) -> bool:
+        """Give it to another, with its generation, and say so. Returns whether it was ours to give.
+
+        Raises:
+            UpstreamError: as `take`.
+        """
+        self.held_until = float("-inf")
+        more = (self.generation, heir, channel, message)
+        return bool(await self._run(pipeline, PASS, (self._keys.lease,), *more))
+
+    async def _run(self, pipeline: Pipeline, script: Script, keys: tuple[str, ...], *more: Argument) -> Any:
+        rest: tuple[Argument, ...] = (len(keys), *keys, self.who, round(self._seconds * 1000), *more)
         (answer,) = await pipeline.call(("EVALSHA", script.digest, *rest))
         if isinstance(answer, Exception) and "OOM" in str(answer):
             # A full Redis must not end delivery: events go out as not kept, and the lease needs a few bytes.

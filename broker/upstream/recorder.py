@@ -3,11 +3,13 @@
 Every daemon has a recorder. It tells Redis how much is kept of which channel type, and waits for the lease. The
 one that has the lease (`lease.py`) subscribes to the types with history, has what comes unstamped appended and
 published with a stamp, and does so until it may have missed something (`term.py`); then it begins anew, under
-another generation, from which every channel's next event tells of a gap.
+another generation, from which every channel's next event tells of a gap. One that leaves in order lets one that waits
+go on where it stops, under the same generation (`handover.py`).
 
 Laws: as those of its lease and its terms. Whatever breaks is tried again; where Redis refuses, that is logged as
 one error, told to `on_refused`, and tried again later.
-Bounds: `_RETRY_SECONDS` between tries where Redis refuses; `_RELEASE_SECONDS` to leave.
+Bounds: `_RETRY_SECONDS` between tries where Redis refuses. To leave, `_HAND_OVER_SECONDS` to take what is being handed
+to us, as much until another listens and all is sent that is ours, and `_RELEASE_SECONDS`.
 """
 
 from __future__ import annotations
@@ -28,13 +30,18 @@ from broker.history.keys import Keys
 from broker.message import REFUSALS
 from broker.upstream.backoff import Backoff
 from broker.upstream.connection import RedisConnection
+from broker.upstream.handover import channel_of, digest_of
+from broker.upstream.heir import Heir
 from broker.upstream.lease import SCRIPTS, Lease, refusal_of
+from broker.upstream.parting import Parting
 from broker.upstream.pipeline import Pipeline
 from broker.upstream.refusals import Refusals
+from broker.upstream.standby import Handed
 from broker.upstream.term import Pattern, Tally, Term
 
 _RETRY_SECONDS = 30.0
 _RELEASE_SECONDS = 1.0
+_HAND_OVER_SECONDS = 1.0
 # What Redis does not take for the moment; these are tried again as soon as the lease would have run out.
 _STATES = ("READONLY", "MISCONF", "OOM", "NOREPLICAS")
 
@@ -66,6 +73,7 @@ class Recorder:
     _on_refused: Callable[[str], None]
     _on_accepted: Callable[[], None] = _nothing
     _lease: Lease = field(init=False)
+    _heir: Heir = field(init=False)
     _patterns: Mapping[bytes, Pattern] = field(init=False)
     _tally: Tally = field(init=False, factory=Tally)
     _pipeline: Pipeline | None = field(init=False, default=None)
@@ -76,6 +84,7 @@ class Recorder:
     _refused_why: str | None = field(init=False, default=None)
     _lost_why: str = field(init=False, default="")
     _is_leaving: bool = field(init=False, default=False)
+    _term: Term | None = field(init=False, default=None)
     _term_scope: trio.CancelScope | None = field(init=False, default=None)
     _term_over: trio.Event = field(init=False, factory=trio.Event)
     _task_status: trio.TaskStatus[None] | None = field(init=False, default=None)
@@ -83,6 +92,7 @@ class Recorder:
     def __attrs_post_init__(self) -> None:
         self._lease = Lease(self._keys, self._history.lease_seconds)
         self._patterns = dict(_patterns(self._section.channel_prefix, self._history, self._types))
+        self._heir = Heir(self._section, self._patterns.keys(), self._lease.who)
 
     async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Record, or wait to. Runs until cancelled; ready after the first attempt, whatever came of it."""
@@ -109,21 +119,35 @@ class Recorder:
                 backoff.lived(trio.current_time() - opened_at)
                 await trio.sleep(backoff.seconds())
 
-    async def release(self) -> None:
-        """Stop for good, and let another take over at once: what was read is recorded, then the lease is given up.
+    def retire(self) -> None:
+        """We are about to leave: let nobody hand over to us from here on. Synchronous."""
+        self._heir.retire()
 
-        Takes `_RELEASE_SECONDS` at most. Call it while `serve` runs.
+    async def release(self) -> None:
+        """Stop for good, and let another take over at once.
+
+        What comes from a moment on that both know another records; what came before is recorded here. Where nobody
+        waits, or that fails, what was read is recorded, and the lease is given up. Takes `_RELEASE_SECONDS` and twice
+        `_HAND_OVER_SECONDS` at most. Call it while `serve` runs.
         """
+        self._heir.retire()
+        with trio.move_on_after(_HAND_OVER_SECONDS):
+            await self._heir.settled.wait()
         self._is_leaving = True
+        term, pipeline = self._term, self._pipeline
+        parting = Parting(channel_of(self._section.channel_prefix), digest_of(self._patterns))
+        if term is not None and pipeline is not None and term.hears_recorders:
+            term.parting = parting
+            with trio.move_on_after(_HAND_OVER_SECONDS):
+                await parting.find_heir(pipeline)
         with trio.move_on_after(_RELEASE_SECONDS):
             if self._term_scope is not None:
                 self._term_scope.cancel()
                 await self._term_over.wait()
-            if self._pipeline is not None:
-                try:
-                    await self._lease.give_up(self._pipeline)
-                except UpstreamError as error:
-                    log.info("the recorder's lease was not given up", why=str(error))
+            # It stands for the connection over which the term recorded: over another nothing is known of its answers.
+            if pipeline is not None and pipeline is self._pipeline:
+                has_failed = (lambda: term.has_failed) if term is not None else (lambda: True)
+                await parting.leave(pipeline, self._lease, has_failed)
 
     def statistics(self) -> Mapping[str, Any]:
         """What the stats show under `recorder`."""
@@ -150,6 +174,7 @@ class Recorder:
         finally:
             self._pipeline = None
             self._tally.lose()
+            self._heir.close()
 
     async def _introduce(self, pipeline: Pipeline) -> None:
         """Load the scripts, and say how much is kept of each type."""
@@ -171,13 +196,15 @@ class Recorder:
             if self._is_leaving or not self._patterns:
                 self._tell_started()
                 await self._stay(pipeline)
+            handed: Handed | None = None
             if not await self._lease.take(pipeline):
                 self._accept()
-                self._tell_started()
-                await trio.sleep(self._lease.interval)
-                continue
+                handed = await self._heir.wait(pipeline, self._lease.interval, self._tell_started)
+                if handed is None:
+                    continue
+            self._heir.close()
             begun_at = trio.current_time()
-            await self._hold(pipeline)
+            await self._hold(pipeline, handed)
             if not self._is_leaving:
                 self._tell_started()
                 backoff.lived(trio.current_time() - begun_at)
@@ -190,8 +217,8 @@ class Recorder:
             await trio.sleep(self._section.ping_seconds)
             await pipeline.call(("PING",))
 
-    async def _hold(self, pipeline: Pipeline) -> None:
-        """One term, with the lease taken. Returns when it is over.
+    async def _hold(self, pipeline: Pipeline, handed: Handed | None) -> None:
+        """One term, with the lease taken, or handed over. Returns when it is over.
 
         Raises:
             UpstreamRefused: Redis does not let us record; the lease is given up.
@@ -202,16 +229,20 @@ class Recorder:
         try:
             with trio.CancelScope() as self._term_scope:
                 if self._is_leaving:
+                    if handed is not None:
+                        handed.ear.close()
+                        await self._lease.give_up(pipeline)
                     return
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._lease.keep, pipeline)
-                    await self._record(pipeline)
+                    await self._record(pipeline, handed)
         except* UpstreamRefused as group:
             refused = _reasons(group)
         except* UpstreamError as group:
             lost = _reasons(group)
         finally:
             self._term_scope = None
+            self._heir.settled.set()
             self._ended, self._generation = self._generation, None
             self._term_over.set()
         if lost is not None:
@@ -221,8 +252,8 @@ class Recorder:
                 await self._lease.give_up(pipeline)
             raise UpstreamRefused(refused)
 
-    async def _record(self, pipeline: Pipeline) -> None:
-        ear = await RedisConnection.open(self._section)
+    async def _record(self, pipeline: Pipeline, handed: Handed | None) -> None:
+        ear = handed.ear if handed is not None else await RedisConnection.open(self._section)
         term = Term(
             pipeline,
             ear,
@@ -233,23 +264,38 @@ class Recorder:
             self._message_max_bytes,
             self._refusals,
             self._tally,
+            *(() if handed is None else (handed.replies, True)),
         )
         try:
-            await term.subscribe()
-            self._begin_term(await self._lease.begin(pipeline))
+            if handed is None:
+                await term.subscribe()
+                self._begin_term(await self._lease.begin(pipeline))
+            else:
+                await self._lease.accept(pipeline, handed.generation)
+                self._go_on(handed.generation)
+            self._term = term
             await term.serve()
         finally:
+            self._term = None
             term.close()
             if self._generation is not None:
                 self._lease.recorded_until = term.heard_at
 
-    def _begin_term(self, generation: int) -> None:
-        now, since = trio.current_time(), self._lease.recorded_until
+    def _go_on(self, generation: int) -> None:
+        self._set_out(generation)
+        log.info("recording plain PUBLISHes; another handed it over, and nothing was missed", generation=generation)
+
+    def _set_out(self, generation: int) -> None:
         self._generation = generation
-        self._generations_begun += 1
         self._lost_why = ""
         self._accept()
         self._tell_started()
+        self._heir.settled.set()
+
+    def _begin_term(self, generation: int) -> None:
+        now, since = trio.current_time(), self._lease.recorded_until
+        self._generations_begun += 1
+        self._set_out(generation)
         if since is None:
             log.info("recording plain PUBLISHes", generation=generation)
         else:

@@ -30,12 +30,15 @@ from broker.history.scripts import RECORD
 from broker.run import STAMP
 from broker.upstream.connection import RedisConnection, pack
 from broker.upstream.gathering import Gathering
+from broker.upstream.handover import channel_of
 from broker.upstream.lease import Lease, refusal_of
+from broker.upstream.parting import Parting
 from broker.upstream.pipeline import Pipeline
 from broker.upstream.refusals import Refusals
 
 _CALL_EVENTS = 200
 _HEADS_MAX = 10_000
+_EARLY_MESSAGES = 1000
 NOT_A_CHANNEL = "not_a_channel"
 
 log = structlog.get_logger(__name__)
@@ -89,11 +92,14 @@ class _Head:
 
 @define(eq=False)
 class Term:
-    """One term. `open` subscribes, `serve` records; the connection is closed by `close`.
+    """One term. `subscribe` first, unless it goes on from another's; `serve` records; `close` ends the connection.
 
     Args:
         patterns: by the pattern as Redis is given it.
         message_max_bytes: the largest message that is recorded.
+        early: what the subscription has brought already.
+        hears_recorders: whether the subscription brings what recorders say to each other.
+        parting: the hand-over, once there is one.
     """
 
     _pipeline: Pipeline
@@ -106,6 +112,8 @@ class Term:
     _refusals: Refusals
     _tally: Tally
     _early: list[Any] = Factory(list)
+    hears_recorders: bool = False
+    parting: Parting | None = None
     _heads: dict[bytes, _Head | None] = Factory(dict)
     _failure: UpstreamError | None = None
     _failed: trio.Event = field(init=False, factory=trio.Event)
@@ -115,6 +123,11 @@ class Term:
         """When Redis last sent anything."""
         return self._ear.last_read_at
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether some of what was sent to be recorded may not have been, as far as it was answered."""
+        return self._failure is not None
+
     async def subscribe(self) -> None:
         """Subscribe, and wait until Redis has confirmed all patterns.
 
@@ -123,17 +136,23 @@ class Term:
             UpstreamRefused: Redis does not let us.
         """
         confirmed = 0
+        others = channel_of(self._section.channel_prefix).encode()
         with trio.move_on_after(self._section.ping_timeout_seconds):
-            await self._ear.write(pack(b"PSUBSCRIBE", *self._patterns))
-            while confirmed < len(self._patterns):
+            await self._ear.write(pack(b"PSUBSCRIBE", *self._patterns) + pack(b"SUBSCRIBE", others))
+            while confirmed <= len(self._patterns):
                 for reply in await self._ear.read():
                     if isinstance(reply, Exception):
-                        raise refusal_of(reply)
-                    if reply[0] == b"psubscribe":
+                        if confirmed < len(self._patterns):
+                            raise refusal_of(reply)
+                        confirmed += 1  # we can record, and not hand over
+                    elif reply[0] == b"psubscribe":
                         confirmed += 1
+                    elif reply[0] == b"subscribe":
+                        confirmed += 1
+                        self.hears_recorders = True
                     else:
                         self._early.append(reply)
-        if confirmed < len(self._patterns):
+        if confirmed <= len(self._patterns):
             raise UpstreamError(f"Redis did not confirm within {self._section.ping_timeout_seconds:g} s")
 
     async def serve(self) -> NoReturn:
@@ -152,13 +171,22 @@ class Term:
     def close(self) -> None:
         """Close the subscription. Answers may still come. Synchronous."""
         self._ear.close()
+        if self.parting is not None:
+            self.parting.break_off()
 
     async def _listen(self) -> None:
         gathering = Gathering()
         pause = 0.0
         replies: Sequence[Any] = self._early
+        for first in range(0, len(replies), _EARLY_MESSAGES):
+            self._take(replies[first : first + _EARLY_MESSAGES])
+            await self._pipeline.wait_room()
+        replies = self._early = []
         while True:
-            self._take(replies)
+            if self._take(replies):
+                assert self.parting is not None
+                self.parting.mark()
+                await trio.sleep_forever()  # the rest is the heir's
             await self._pipeline.wait_room()
             read_at = self._ear.last_read_at
             pause = gathering.pause_seconds(len(replies), read_at, trio.current_time())
@@ -166,9 +194,14 @@ class Term:
                 await trio.sleep(pause)
             replies = await self._ear.read(rested=bool(pause))
 
-    def _take(self, replies: Sequence[Any]) -> None:
-        """Record what one read brought. The hot path of every message that was not stamped."""
+    def _take(self, replies: Sequence[Any]) -> bool:
+        """Record what one read brought. The hot path of every message that was not stamped.
+
+        Returns:
+            Whether it brought the marker of the hand-over: then what is behind it was left to the heir.
+        """
         self._check_going_on()
+        is_marked = False
         batch: dict[bytes, list[bytes]] = {}
         patterns: dict[bytes, Pattern] = {}
         most = self._message_max_bytes
@@ -176,6 +209,9 @@ class Term:
             if type(reply) is not list or reply[0] != b"pmessage":
                 if isinstance(reply, Exception):
                     raise UpstreamError(f"Redis answered with an error: {reply}")
+                if self.parting is not None and reply[0] == b"message" and self.parting.is_marker(reply[2]):
+                    is_marked = True
+                    break
                 continue
             _, subscribed, name, payload = reply
             if payload[:1] == STAMP:
@@ -190,7 +226,7 @@ class Term:
                 batch[name] = [payload]
                 patterns[name] = pattern
         if not batch:
-            return
+            return is_marked
         for name, payloads in batch.items():
             head = self._head(name, patterns[name])
             if head is None:
@@ -201,6 +237,7 @@ class Term:
                 self._tally.in_flight += len(events)
                 self._pipeline.add(_packed(head, events), partial(self._answered, len(events)))
         self._pipeline.flush()
+        return is_marked
 
     def _check_going_on(self) -> None:
         if self._failure is not None:

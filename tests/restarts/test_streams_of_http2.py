@@ -75,6 +75,6 @@ def test_a_new_certificate_and_a_takeover(redis_server: RedisServer, row: Row, f
         client.await_close()
         assert client.goaway == ErrorCodes.NO_ERROR
         starting.join()
-    assert old.process.wait(15) == 0
+    assert old.process.wait(30) == 0
     with connect() as client:
         assert client.get("/health").status == 200

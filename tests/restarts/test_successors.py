@@ -93,7 +93,7 @@ def test_a_new_process_that_fails_changes_nothing(redis_server: RedisServer, row
         said = [answer.find(part) for part in (b"200 OK", b'"type":"connected"', b"retry: ", b"server_shutdown")]
         assert said == sorted(said)
         assert said[0] > 0
-    assert old.process.wait(15) == 0
+    assert old.process.wait(30) == 0
     assert answers(good)
 
 
@@ -116,7 +116,7 @@ def test_a_unix_socket_and_addresses_that_change(redis_server: RedisServer, row:
     with Knocking(str(path)) as knocking:
         wait_until(lambda: knocking.answered > 5)
         new.start()
-        assert old.process.wait(15) == 0
+        assert old.process.wait(30) == 0
         count = knocking.answered
         wait_until(lambda: knocking.answered > count + 5)
     assert knocking.wrong == []
@@ -125,7 +125,7 @@ def test_a_unix_socket_and_addresses_that_change(redis_server: RedisServer, row:
         pass
     last = row.after(new)
     last.start()
-    assert new.process.wait(15) == 0
+    assert new.process.wait(30) == 0
     assert path.exists()
     assert last.stop() == 0
     assert not path.exists()
@@ -154,7 +154,7 @@ def test_with_sockets_of_systemd_and_its_manager(redis_server: RedisServer, row:
         with Knocking(("127.0.0.1", port)) as knocking:
             wait_until(lambda: knocking.answered > 5)
             new.start()
-            assert old.process.wait(15) == 0
+            assert old.process.wait(60) == 0
             count = knocking.answered
             wait_until(lambda: knocking.answered > count + 5)
         assert knocking.wrong == []
@@ -193,7 +193,7 @@ def test_publishers_over_http_lose_no_request(redis_server: RedisServer, row: Ro
     for each in publishers:
         each.start()
     new.start()
-    assert old.process.wait(15) == 0
+    assert old.process.wait(30) == 0
     so_far = answers[200]
     wait_until(lambda: failures or answers[200] > so_far + 20)
     is_over.set()
@@ -212,7 +212,7 @@ def test_the_old_one_is_stopped_while_a_new_one_starts(redis_server: RedisServer
     wait_until(lambda: "a new process gets the listening sockets" in lines_of(old))
     old.process.send_signal(signal.SIGTERM)
     starting.join()
-    assert old.process.wait(15) == 0
+    assert old.process.wait(30) == 0
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(10)
         client.connect(str(path))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from attrs import define, field
 
-SECONDS = 15.0
+SECONDS = 30.0
 _HIGH = 200  # descriptors from here on are nobody's
 
 
