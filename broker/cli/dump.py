@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
 
-from broker.controlcall import call, find_control_socket
+from broker.cli.controlled import control_options, control_socket_of
+from broker.controlcall import call
 
 
 @click.command(name="dump")
-@click.option(
-    "--config",
-    "file",
-    type=click.Path(path_type=Path),
-    envvar="BROKER_CONFIG",
-    metavar="FILE",
-    help="The file that the daemon was started with: it says where its control socket is. [BROKER_CONFIG]",
-)
-@click.option("--control-socket", type=click.Path(path_type=Path), metavar="PATH", help="The control socket itself.")
+@control_options
 def command(file: Path | None, control_socket: Path | None) -> None:
     """Have the daemon write its tasks and its slowest clients to its log, as SIGUSR1 does."""
-    answer = call(control_socket or find_control_socket(file, os.environ), "dump")
+    answer = call(control_socket_of(file, control_socket), "dump")
     click.echo(f"in the daemon's log: {answer['written']}")
