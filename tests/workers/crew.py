@@ -41,7 +41,7 @@ def connections_of(daemon: DaemonProcess, pid: int) -> int:
     for name in os.listdir(f"/proc/{pid}/fd"):
         try:
             target = os.readlink(f"/proc/{pid}/fd/{name}")
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             continue
         if target.startswith("socket:["):
             inodes.add(target[8:-1])
