@@ -56,14 +56,14 @@ def stream_head(chunked: bool, cors: dict[str, str]) -> bytes:
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
 
 
-def failure(message: str, *, id: str | None = None) -> bytes:
+def failure(message: str, *, id: str | None = None, **facts: str) -> bytes:
     """An `error` event."""
-    return eventstream.block(failure_body(message), event="error", id=id)
+    return eventstream.block(failure_body(message, **facts), event="error", id=id)
 
 
-def failure_body(message: str) -> bytes:
+def failure_body(message: str, **facts: str) -> bytes:
     """What an `error` event carries."""
-    return msgspec.json.encode({"type": "error", "error": message, "timestamp": timestamp(time.time())})
+    return msgspec.json.encode({"type": "error", "error": message, **facts, "timestamp": timestamp(time.time())})
 
 
 @define(eq=False)
@@ -103,7 +103,7 @@ class AnswerStream:
     def awaits_peer(self) -> bool:
         return False
 
-    def greet(self, *, id: str | None = None, **facts: str) -> None:
+    def greet(self, *, id: str | None = None, **facts: object) -> None:
         """Say `connected`."""
         greeting = {
             "type": "connected",
@@ -120,11 +120,15 @@ class AnswerStream:
     def tell(self, event: bytes) -> None:
         """Send an event that is for the client's user, on no channel."""
         if self._untold is None:
-            self.send(eventstream.block(event), 1)
+            self.send(eventstream.block(self.user_event(event)), 1)
         elif sum(map(len, self._untold)) < _UNTOLD_MAX_BYTES:
             self._untold.append(event)
         else:
             self._client.end(OUTBOX_FULL)
+
+    def user_event(self, event: bytes) -> bytes:
+        """An event that is for the client's user, as this stream has it."""
+        return event
 
     def send(self, data: bytes, events: int = 0) -> None:
         """Send whole blocks, which hold `events` events of a channel. Never waits, raises nothing."""

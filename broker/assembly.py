@@ -54,6 +54,7 @@ from broker.upstream.commands import CommandLink
 from broker.upstream.link import Link
 from broker.upstream.recorder import Recorder
 from broker.upstream.unrecorded import Unrecorded
+from broker.web.assets import CLIENT_ROOT
 from broker.web.http2 import Http2
 from broker.web.server import WebServer
 from broker.web.services import Services
@@ -101,6 +102,8 @@ def assemble(
     lifecycle: Lifecycle,
     slot: int | None = None,
     siblings: Siblings | None = None,
+    *,
+    is_dev: bool = False,
 ) -> Parts:
     """Make the parts. Nothing is opened, and nothing runs.
 
@@ -108,6 +111,7 @@ def assemble(
         config: with a Redis URL in it.
         slot: which of the daemon's workers this is; None where it is one process.
         siblings: the other workers; None where it is one process.
+        is_dev: whether the daemon was started with `--dev`.
     """
     link = Link(config.redis, config.channels.message_max_bytes, config.declared_types)
     ended = EndedStreams(config.sse.ended_seconds)
@@ -221,6 +225,8 @@ def assemble(
             readiness,
             config.metrics.http,
             lambda: metrics.text(),
+            config.console.http,
+            is_dev,
         )
     )
     reception = Reception(
@@ -228,6 +234,7 @@ def assemble(
             Route("/ws", websockets.serve, exact=True),
             *(Route(path, evaluations.serve) for path in EVALUATION_PATHS),
             Route(STREAM_ROOT, streams.serve),
+            Route(CLIENT_ROOT, web.serve, is_public=True),
             Route("", web.serve),
         ),
         Proxies(config.listen.trusted_proxies),
@@ -319,5 +326,5 @@ def _topic(name: bytes, options: TypeOptions, terms: Terms, history: History) ->
         # in them.
         return Topic(name, "drop_oldest", attrs.evolve(terms, books=Books()))
     if options.keeps_history:
-        return Trail(name, options.slow_policy, terms, historian=history)
+        return Trail(name, options.slow_policy, terms, historian=history, replay=options.replay)
     return Topic(name, options.slow_policy, terms)

@@ -29,8 +29,12 @@ class Census:
     _clientele: Clientele
     _others: Mapping[str, Callable[[], Mapping[str, Any]]]
 
-    def stats(self, clients_listed: int) -> Mapping[str, Any]:
-        """The body of the answer, listing at most `clients_listed` clients of each transport."""
+    def stats(self, clients_listed: int, channels_listed: int | None = None) -> Mapping[str, Any]:
+        """The body of the answer, listing at most `clients_listed` clients of each transport.
+
+        Args:
+            channels_listed: at most so many names of channels; None for all.
+        """
         upstream = self._hub.upstream.statistics()
         hub = self._hub.statistics()
         clientele = self._clientele.statistics()
@@ -54,7 +58,7 @@ class Census:
                 "activeChannels": hub.channels,
                 "totalSubscriptions": hub.subscriptions,
                 "redisSubscriptions": upstream.redis_subscriptions,
-                "channels": self._hub.names(),
+                "channels": [] if channels_listed == 0 else self._hub.names()[:channels_listed],
             },
             "redis": {
                 "messages": upstream.messages,

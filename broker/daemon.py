@@ -110,6 +110,7 @@ async def run_daemon(
             lifecycle,
             None if post is None else post.slot,
             None if post is None else post.siblings,
+            is_dev=dev if post is None else post.is_dev,
         )
         door, clientele, link = parts.door, parts.clientele, parts.link
         addresses = tuple(listener.name for listener in listeners)

@@ -28,6 +28,14 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 TICK_SECONDS = 0.5
+DEMO_CHANNELS = (
+    "video_render:demo",
+    "job_progress:demo",
+    "campaign_metrics:demo",
+    "ab_test_results:demo",
+    "live_metrics:demo",
+    "alerts:demo",
+)
 _REDIS_SECONDS = 2.0
 
 _FRAMES = 720

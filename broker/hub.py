@@ -14,7 +14,7 @@ Synchronous; no I/O, no clock but that of `Books.encoding`. Bounds: the clients'
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 from attrs import Factory, define, frozen
 
@@ -322,7 +322,11 @@ class Hub:
             trail.read(joining.subscriber, joining.format, joining.since.get(trail.name), came)
 
     def _complete(self, joining: _Joining, now: float) -> None:
-        starts = {name: _start_of(reader) for name, reader in joining.reading.items() if reader is not None}
+        starts = {
+            name: _start_of(reader, cast(Trail, self._entries[name].topic).replay)
+            for name, reader in joining.reading.items()
+            if reader is not None
+        }
         for name in joining.names:
             del self._entries[name].joining[joining.subscriber]
         joining.subscriber.joined(joining.names, starts)
@@ -351,11 +355,11 @@ class Hub:
             self.upstream.release(name)
 
 
-def _start_of(reader: Reader) -> Start:
+def _start_of(reader: Reader, replay: int) -> Start:
     page, since = reader.page, reader.since
     if page is None:
         return Start(None, False)
     if since is None or page.recovered:
-        return Start(page.begin.text, since is not None)
+        return Start(page.begin.text, since is not None, replay)
     # It is where it was until it has been told of the gap, lest a cut before that is the end of it.
-    return Start(since.position.text if since.position is not None else NOWHERE, False)
+    return Start(since.position.text if since.position is not None else NOWHERE, False, replay)

@@ -61,7 +61,17 @@ class Start:
     Args:
         position: everything behind it follows, or a gap does; None where the channel has no history.
         recovered: it said where it was, and nothing since then is missing.
+        replay: how many of the newest events a subscriber without a position gets first.
     """
 
     position: bytes | None
     recovered: bool
+    replay: int = 0
+
+
+def start_facts(start: Start | None) -> dict[str, str | bool | int | None]:
+    """What a client of `broker.v1` is told of where it begins. None: the channel has no history."""
+    if start is None:
+        return {"position": None, "recovered": False, "replay": 0}
+    position = None if start.position is None else start.position.decode()
+    return {"position": position, "recovered": start.recovered, "replay": start.replay}

@@ -31,11 +31,16 @@ Handler = Callable[[Visit, Request], Awaitable[bool]]
 
 @frozen
 class Route:
-    """The path `prefix`, and what is below it unless `exact`, go to `handler`; where `prefix` is empty, everything."""
+    """The path `prefix`, and what is below it unless `exact`, go to `handler`; where `prefix` is empty, everything.
+
+    Args:
+        is_public: pages of every origin may load what is there; it is the same for everybody, and does nothing.
+    """
 
     prefix: str
     handler: Handler
     exact: bool = False
+    is_public: bool = False
 
     def serves(self, path: str) -> bool:
         return path == self.prefix or (not self.exact and path.startswith(f"{self.prefix}/")) or not self.prefix
@@ -107,9 +112,10 @@ class Reception:
             if is_forwarded:
                 self._enter(address)
                 has_entered = True
+            route = self._route(request.path)
             if request.method != "OPTIONS":  # a browser asks with it what its page may do
-                self._check_page(request, checks_host and not is_forwarded)
-            answering = self._handler(request.path)(visit, request)
+                self._check_page(request, route, checks_host and not is_forwarded)
+            answering = route.handler(visit, request)
             # Served for days, a WebSocket need not keep its head, and its cookies, as long.
             del request
             return await answering
@@ -159,17 +165,18 @@ class Reception:
             self.complain_of(barrier, address)
             raise too_many(barrier)
 
-    def _check_page(self, request: Request, checks_host: bool) -> None:
+    def _check_page(self, request: Request, route: Route, checks_host: bool) -> None:
         try:
             if checks_host:
                 self._origins.check_host(request)
-            self._origins.check(request)
+            if not route.is_public:
+                self._origins.check(request)
         except RequestRefused:
             self._refused_pages += 1
             raise
 
-    def _handler(self, path: str) -> Handler:
-        return next(route.handler for route in self._routes if route.serves(path))
+    def _route(self, path: str) -> Route:
+        return next(route for route in self._routes if route.serves(path))
 
     def _facts(self, request: Request) -> dict[str, str | None]:
         """What the log says of a request."""

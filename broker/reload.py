@@ -73,8 +73,8 @@ def _publish(parts: Parts, config: Config) -> None:
     parts.publishing.adapt(config)
 
 
-def _metrics(parts: Parts, config: Config) -> None:
-    parts.web.adapt(config.metrics)
+def _web(parts: Parts, config: Config) -> None:
+    parts.web.adapt(config.metrics, config.console)
 
 
 def _log(parts: Parts, config: Config) -> None:
@@ -110,7 +110,8 @@ LIVE: Mapping[str, Adapt] = {
     **_all("publish", "http events_max idempotency_seconds", _publish),
     **_all("daemon", "drain_seconds drain_clients_per_second unready_seconds reconnect_seconds", _kept),
     **_all("daemon", "worker_silence_seconds", _kept),
-    **_all("metrics", "http", _metrics),
+    **_all("metrics", "http", _web),
+    **_all("console", "http", _web),
     **_all("log", "level format requests", _log),
 }
 """Who is told of a setting that counts at once."""

@@ -27,14 +27,21 @@ _ORIGIN = re.compile(rb"^[Hh][Tt][Tt][Pp][Ss]?://[^/?]*(?=/|$)")
 
 
 class RequestRefused(Exception):
-    """A request that gets an error answer, after which its connection is closed."""
+    """A request that gets an error answer, after which its connection is closed.
 
-    def __init__(self, status: int, detail: str, hint: str, headers: Mapping[str, str] | None = None) -> None:
+    Args:
+        channel: the channel that is to blame, where the request names several.
+    """
+
+    def __init__(
+        self, status: int, detail: str, hint: str, headers: Mapping[str, str] | None = None, *, channel: str = ""
+    ) -> None:
         super().__init__(f"{status}: {detail}")
         self.status = status
         self.detail = detail
         self.hint = hint
         self.headers = dict(headers or {})
+        self.channel = channel
 
 
 @frozen
@@ -348,9 +355,9 @@ def unauthorized(detail: str, *, invalid: bool = False) -> RequestRefused:
     )
 
 
-def error_body(status: int, detail: str, hint: str) -> bytes:
+def error_body(status: int, detail: str, hint: str, **facts: str) -> bytes:
     """The JSON of every error answer: `error` (the status in words), `detail`, `hint`."""
-    return msgspec.json.encode({"error": HTTPStatus(status).phrase, "detail": detail, "hint": hint})
+    return msgspec.json.encode({"error": HTTPStatus(status).phrase, "detail": detail, "hint": hint, **facts})
 
 
 def answer(status: int, body: bytes, headers: Mapping[str, str]) -> bytes:
@@ -366,6 +373,7 @@ def answer(status: int, body: bytes, headers: Mapping[str, str]) -> bytes:
 
 def refusal_answer(refused: RequestRefused, method: str = "") -> bytes:
     """The whole answer; to HEAD without the body that its length announces (RFC 9110, 9.3.2)."""
-    body = error_body(refused.status, refused.detail, refused.hint)
+    facts = {"channel": refused.channel} if refused.channel else {}
+    body = error_body(refused.status, refused.detail, refused.hint, **facts)
     whole = answer(refused.status, body, refused.headers)
     return whole.removesuffix(body) if method == "HEAD" else whole

@@ -8,7 +8,8 @@
     anything else                            Reply(error) with a stable code; the connection stays
 
 With the subprotocol `broker.v1`, `subscribe` takes `since`, a position, and `subscribed` tells `position`,
-behind which everything follows, and `recovered`, whether nothing since `since` is missing.
+behind which everything follows, `recovered`, whether nothing since `since` is missing, and `replay`; an error
+about a channel names it.
 
 Laws: what no rule allows is not done; a new token takes away the channels that it does not allow.
 
@@ -46,10 +47,11 @@ from broker.errorcode import (
     UPSTREAM_UNAVAILABLE,
 )
 from broker.errors import ChannelError
-from broker.position import Position, Since, Start
+from broker.position import Position, Since, Start, start_facts
 from broker.timestamp import timestamp
 
 PUBLISHES_MAX = 100
+_CHANNEL_SHOWN = 400
 
 _COMMANDS = "use subscribe, unsubscribe, authenticate, publish or ping"
 _AUTHENTICATE = 'send {"type":"authenticate","token":"..."}'
@@ -197,7 +199,7 @@ class Session:
         for channel, decision in lost:
             del self._channels[channel.name]
             self._unanswered.pop(channel.name, None)
-            steps += (_forbidden(channel, decision, now), _subscription("unsubscribed", channel, True, now))
+            steps += (self._forbidden(channel, decision, now), _subscription("unsubscribed", channel, True, now))
         return steps
 
     def objection(self, identity: Identity) -> str | None:
@@ -226,12 +228,12 @@ class Session:
         """Redis refused the channel: it is forgotten, and the client told."""
         self._channels.pop(name, None)
         self._unanswered.pop(name, None)
-        return [error(UPSTREAM_REFUSED, f"Redis refused channel {name}: {why}", now)]
+        return [self._error(UPSTREAM_REFUSED, f"Redis refused channel {name}: {why}", now, name)]
 
     def waiting(self, name: str, now: float) -> list[Step]:
         """Redis is away: the client is told why `subscribed` has to wait."""
         detail = f"Redis is not reachable; {name} is remembered, and `subscribed` follows when it is back"
-        return [error(UPSTREAM_UNAVAILABLE, detail, now)]
+        return [self._error(UPSTREAM_UNAVAILABLE, detail, now, name)]
 
     def every_channel(self) -> list[Channel]:
         """The channels that were answered `subscribed`, and those that wait for it."""
@@ -257,7 +259,7 @@ class Session:
             return [error(BAD_CHANNEL, str(bad), now)]
         decision = self.rules.decide(self.identity, PUBLISH, channel)
         if not decision.allowed:
-            return [_forbidden(channel, decision, now)]
+            return [self._forbidden(channel, decision, now)]
         if not isinstance(command.get("event"), dict):
             return [error(BAD_EVENT, "event is not a JSON object; nothing was published", now)]
         if self._publishes >= PUBLISHES_MAX:
@@ -267,22 +269,23 @@ class Session:
         return [Publish(channel, bytes(_decode_publish(text).event))]
 
     def _subscribe(self, command: Mapping[str, Any], now: float) -> list[Step]:
+        wanted = command.get("channel")
         try:
-            channel = Channel.from_wire(command.get("channel"))
+            channel = Channel.from_wire(wanted)
         except ChannelError as bad:
-            return [error(BAD_CHANNEL, str(bad), now)]
+            return [self._error(BAD_CHANNEL, str(bad), now, wanted[:_CHANNEL_SHOWN] if isinstance(wanted, str) else "")]
+        name = channel.name
         if self.served is not None and channel.type not in self.served:
-            return [error(CHANNEL_TYPE_REFUSED, f"channel type {channel.type} is not served here", now)]
+            return [self._error(CHANNEL_TYPE_REFUSED, f"channel type {channel.type} is not served here", now, name)]
         decision = self.rules.decide(self.identity, SUBSCRIBE, channel)
         if not decision.allowed:
-            return [_forbidden(channel, decision, now)]
+            return [self._forbidden(channel, decision, now)]
         since = None
         if self.is_v1 and command.get("since") is not None:
             text = command["since"]
             if not isinstance(text, str):
                 return [error(BAD_COMMAND, "since is not a text; send the position of the last event you had", now)]
             since = Since(Position.from_text(text))
-        name = channel.name
         if name in self._unanswered:
             self._unanswered[name] += 1
             return []
@@ -290,7 +293,7 @@ class Session:
             return [_subscription("subscribed", channel, True, now)]  # it knows where it is
         if len(self._channels) >= self.subscriptions_max:
             detail = f"at most {self.subscriptions_max} subscriptions for each client; unsubscribe from some first"
-            return [error(TOO_MANY_SUBSCRIPTIONS, detail, now)]
+            return [self._error(TOO_MANY_SUBSCRIPTIONS, detail, now, name)]
         self._channels[name] = channel
         self._unanswered[name] = 1
         return [Subscribe(channel, since)]
@@ -298,9 +301,7 @@ class Session:
     def _subscribed(self, channel: Channel, start: Start | None, now: float) -> Reply:
         if not self.is_v1:
             return _subscription("subscribed", channel, True, now)
-        where = None if start is None or start.position is None else start.position.decode()
-        recovered = start is not None and start.recovered
-        return _subscription("subscribed", channel, True, now, position=where, recovered=recovered)
+        return _subscription("subscribed", channel, True, now, **start_facts(start))
 
     def _unsubscribe(self, command: Mapping[str, Any], now: float) -> list[Step]:
         try:
@@ -317,14 +318,18 @@ class Session:
         answer = _subscription("unsubscribed", channel, bool(ended), now)
         return [Unsubscribe(ended), answer] if ended else [answer]
 
+    def _forbidden(self, channel: Channel, decision: Decision, now: float) -> Reply:
+        return self._error(FORBIDDEN, f"{channel.name} is not for you: {decision.why}", now, channel.name)
 
-def _forbidden(channel: Channel, decision: Decision, now: float) -> Reply:
-    return error(FORBIDDEN, f"{channel.name} is not for you: {decision.why}", now)
+    def _error(self, code: str, message: str, now: float, channel: str) -> Reply:
+        """An error about a channel, which `broker.v1` names."""
+        return error(code, message, now, channel=channel) if self.is_v1 and channel else error(code, message, now)
 
 
-def error(code: str, message: str, now: float) -> Reply:
+def error(code: str, message: str, now: float, **facts: str) -> Reply:
     """An `error` event with a stable code and what to do."""
-    return Reply(_encode({"type": "error", "code": code, "message": message, "timestamp": timestamp(now)}), code)
+    body = {"type": "error", "code": code, "message": message, **facts, "timestamp": timestamp(now)}
+    return Reply(_encode(body), code)
 
 
 def _subscription(kind: str, channel: Channel, success: bool, now: float, **more: object) -> Reply:

@@ -28,7 +28,7 @@ from broker.gate import Gate
 from broker.history.history import History
 from broker.hub import Hub
 from broker.origins import Origins
-from broker.position import NOWHERE, Position, Since, Start
+from broker.position import NOWHERE, Position, Since, Start, start_facts
 from broker.request import Request, RequestRefused, answer
 from broker.run import Run
 from broker.seats import Seat
@@ -36,7 +36,15 @@ from broker.stream import EndedStreams, Stream, check_path, last_index, stream_o
 from broker.timestamp import timestamp
 from broker.topic.topic import Outlet
 from broker.visit import Visit
-from broker.wireformat import EVENT_STREAM, EVENT_STREAM_BARE, WireFormat
+from broker.wireformat import (
+    EVENT_STREAM,
+    EVENT_STREAM_BARE,
+    EVENT_STREAM_V1,
+    EVENT_STREAM_V1_BARE,
+    WireFormat,
+    user_envelope,
+    v1_blocks_with_ids,
+)
 
 _END_ID = "end"
 
@@ -55,6 +63,8 @@ FINITE_EVENT_STREAM_BARE = attrs.evolve(EVENT_STREAM_BARE, last_index=last_index
 # On several channels the `id` tells where the client is in all of them, so it is each client's own.
 CURSOR_STREAM = attrs.evolve(EVENT_STREAM, is_personal=True)
 CURSOR_STREAM_BARE = attrs.evolve(EVENT_STREAM_BARE, is_personal=True)
+CURSOR_STREAM_V1 = attrs.evolve(EVENT_STREAM_V1, is_personal=True)
+CURSOR_STREAM_V1_BARE = attrs.evolve(EVENT_STREAM_V1_BARE, is_personal=True)
 
 
 @define(eq=False)
@@ -142,17 +152,16 @@ class SseDoor:
     ) -> None:
         visit.hand_over()
         names = tuple(channel.name.encode() for channel in stream.channels)
-        since: dict[bytes, Since] = {}
+        since = dict(stream.since)
         if last_id:
             since = since_of(last_id, names)
             # No id tells where it was in these: what it missed is not known.
             since |= {name: Since(None) for name in names if not self._keeps_history(name)}
+        stream = attrs.evolve(stream, since=since)
 
         def converse(client: Client) -> EventStream:
             head = stream_head(chunked, cors)
-            return EventStream(
-                client, self._sse, chunked, head, self._hub, names, since, stream.finite, self._is_upstream_away
-            )
+            return EventStream(client, self._sse, chunked, head, self._hub, names, stream, self._is_upstream_away)
 
         ending = await self._clientele.serve(client, converse, seat)
         visit.served = f"{client.id} until {ending.name}"
@@ -163,14 +172,12 @@ class EventStream(AnswerStream):
     """One stream: joins its channels, says `connected` when all are live, and never hears anything.
 
     Args:
-        since: where the client was, in the channels that it comes back to.
-        finite: the stream ends with its last event.
+        stream: what was asked for.
     """
 
     _hub: Hub
     _names: tuple[bytes, ...]
-    _since: Mapping[bytes, Since]
-    _finite: bool
+    _stream: Stream
     _is_upstream_away: Callable[[], bool]
     _cursor: Cursor = field(init=False, factory=Cursor)
 
@@ -181,7 +188,7 @@ class EventStream(AnswerStream):
     def opened(self) -> float:
         now = trio.current_time()
         self._client.outbox.on_drained = lambda: self._hub.drained(self, self._names, trio.current_time())
-        if not self._hub.join(self, self._names, self._format(), self._since, now):
+        if not self._hub.join(self, self._names, self._format(), self._stream.since, now):
             # Whoever reads along sees why `connected` has to wait; to EventSource it is nothing.
             self.send(eventstream.comment("waiting for Redis") if self._is_upstream_away() else b"")
         return now + self._bounds.keep_alive_seconds
@@ -201,11 +208,14 @@ class EventStream(AnswerStream):
             self._cursor.set(name, position)
         if not places:
             # Who comes back to channels without history is told that something may be missing.
-            self.greet(id=NOWHERE.decode())
-        elif self._is_alone:
-            self.greet(id=places[names[0]].decode())
+            id = NOWHERE
         else:
-            self.greet(id=self._cursor.id.decode())
+            id = places[names[0]] if self._is_alone else self._cursor.id
+        facts = {"channels": [_start_facts(name, starts.get(name)) for name in names]} if self._stream.is_v1 else {}
+        self.greet(id=id.decode(), **facts)
+
+    def user_event(self, event: bytes) -> bytes:
+        return user_envelope(event) if self._stream.is_v1 else event
 
     def compose(self, name: bytes, item: Run | Gap) -> bytes:
         before = self._cursor.before(name)
@@ -213,14 +223,19 @@ class EventStream(AnswerStream):
             id = None if item.end is None else (before + item.end).decode()
             data = eventstream.block(item.body(name), event="gap", id=id)
         else:
-            data = eventstream.blocks_with_ids([before + position for position in item.positions], item.payloads)
+            ids = [before + position for position in item.positions]
+            if self._stream.is_v1:
+                data = v1_blocks_with_ids(ids, name, item)
+            else:
+                data = eventstream.blocks_with_ids(ids, item.payloads)
         return eventstream.chunk(data) if self._chunked and data else data
 
     def passed(self, name: bytes, position: bytes) -> None:
         self._cursor.set(name, position)
 
     def refused(self, name: bytes, why: str) -> None:
-        self.send(failure(f"Redis refused channel {name.decode()}: {why}"))
+        facts = {"channel": name.decode()} if self._stream.is_v1 else {}
+        self.send(failure(f"Redis refused channel {name.decode()}: {why}", **facts))
         self._client.end(UPSTREAM_REFUSED)
 
     def stream_ended(self, name: bytes) -> None:
@@ -233,8 +248,22 @@ class EventStream(AnswerStream):
         return len(self._names) == 1
 
     def _format(self) -> WireFormat:
-        if self._finite:
+        if self._stream.finite:
             return FINITE_EVENT_STREAM if self._chunked else FINITE_EVENT_STREAM_BARE
-        if self._is_alone:
-            return EVENT_STREAM if self._chunked else EVENT_STREAM_BARE
-        return CURSOR_STREAM if self._chunked else CURSOR_STREAM_BARE
+        return _FORMATS[self._stream.is_v1, self._is_alone, self._chunked]
+
+
+_FORMATS = {
+    (False, True, True): EVENT_STREAM,
+    (False, True, False): EVENT_STREAM_BARE,
+    (False, False, True): CURSOR_STREAM,
+    (False, False, False): CURSOR_STREAM_BARE,
+    (True, True, True): EVENT_STREAM_V1,
+    (True, True, False): EVENT_STREAM_V1_BARE,
+    (True, False, True): CURSOR_STREAM_V1,
+    (True, False, False): CURSOR_STREAM_V1_BARE,
+}
+
+
+def _start_facts(name: bytes, start: Start | None) -> dict[str, object]:
+    return {"name": name.decode(), **start_facts(start)}

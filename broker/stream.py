@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from attrs import Factory, define, frozen
 
 from broker.channel import Channel
 from broker.errors import ChannelError
+from broker.position import Position, Since
 from broker.request import RequestRefused
 
 ROOT = "/api/stream"
+V1 = "broker.v1"
 
 # The endpoints of one channel each, and the type of that channel.
 _TYPE_OF_ENDPOINT = {
@@ -25,14 +27,24 @@ _TYPE_OF_ENDPOINT = {
 }
 _FINITE_ENDPOINTS = frozenset({"render-progress"})
 _ENDED_MAX = 10_000
+_CHANNEL_SHOWN = 400
+_HOW_TO_NAME = "Name channels as type, type:id or type:id:userId, percent-encoded where needed."
 
 
 @frozen
 class Stream:
-    """What one request asks for. `finite`: the stream ends with its last event."""
+    """What one request asks for.
+
+    Args:
+        finite: the stream ends with its last event.
+        is_v1: each event comes in the envelope of `broker.v1`, with its channel and position.
+        since: where the client was, in the channels that it says so of.
+    """
 
     channels: tuple[Channel, ...]
     finite: bool
+    is_v1: bool = False
+    since: Mapping[bytes, Since] = Factory(dict)
 
 
 def stream_of(path: str, query: Sequence[tuple[str, str]], served: frozenset[str] | None, channels_max: int) -> Stream:
@@ -46,19 +58,19 @@ def stream_of(path: str, query: Sequence[tuple[str, str]], served: frozenset[str
     """
     try:
         if path == ROOT:
-            stream = Stream(_channels_of(query, channels_max), False)
+            channels = _channels_of(query, channels_max)
+            stream = Stream(channels, False, _is_v1(query), _since_of(query, channels))
         else:
             stream = _endpoint(path)
     except ChannelError as bad:
-        raise RequestRefused(
-            400, str(bad), "Name channels as type, type:id or type:id:userId, percent-encoded where needed."
-        ) from None
+        raise RequestRefused(400, str(bad), _HOW_TO_NAME) from None
     for channel in stream.channels:
         if served is not None and channel.type not in served:
             raise RequestRefused(
                 404,
                 f"channel type {channel.type} is not served here",
                 "Declare it in channels.declared, or set channels.undeclared to serve.",
+                channel=channel.name,
             )
     return stream
 
@@ -77,8 +89,8 @@ def check_path(path: str) -> None:
 
 
 def _channels_of(query: Sequence[tuple[str, str]], channels_max: int) -> tuple[Channel, ...]:
-    channels = [Channel.from_name(value) for key, value in query if key == "channel"]
-    named = {channel.name: channel for channel in channels}
+    names = [value for key, value in query if key == "channel"]
+    named = {channel.name: channel for channel in map(_channel_of, names)}
     if not named:
         raise RequestRefused(
             400, "Missing required parameters: channel", f"Ask for {ROOT}?channel=job_progress:42, repeated for more."
@@ -86,6 +98,36 @@ def _channels_of(query: Sequence[tuple[str, str]], channels_max: int) -> tuple[C
     if len(named) > channels_max:
         raise RequestRefused(400, f"{len(named)} channels; at most {channels_max}", "Open another stream for the rest.")
     return tuple(named.values())
+
+
+def _channel_of(name: str) -> Channel:
+    try:
+        return Channel.from_name(name)
+    except ChannelError as bad:
+        raise RequestRefused(400, str(bad), _HOW_TO_NAME, channel=name[:_CHANNEL_SHOWN]) from None
+
+
+def _is_v1(query: Sequence[tuple[str, str]]) -> bool:
+    protocol = dict(query).get("protocol", "")
+    if protocol not in ("", V1):
+        raise RequestRefused(400, f"no protocol {protocol[:80]!a}", f"Ask for protocol={V1}, or leave it out.")
+    return protocol == V1
+
+
+def _since_of(query: Sequence[tuple[str, str]], channels: Sequence[Channel]) -> dict[bytes, Since]:
+    names = {channel.name for channel in channels}
+    found = {}
+    for key, value in query:
+        if key == "since":
+            name, _, position = value.partition(",")
+            if name not in names:
+                raise RequestRefused(
+                    400,
+                    f"since is of {name[:_CHANNEL_SHOWN]!a}, which is no channel of this stream",
+                    "Write since=<channel>,<position>, and the same channel as channel=.",
+                )
+            found[name.encode()] = Since(Position.from_text(position))
+    return found
 
 
 def _endpoint(path: str) -> Stream:

@@ -72,10 +72,16 @@ WEBSOCKET_V1 = WireFormat(
     lambda name, run: frames.text_frames(frames.envelopes(name, run.positions, run.payloads)),
     lambda name, gap: frames.text_frame(gap.body(name)),
 )
-# An event for a user, which came on no channel.
+
+
+def user_envelope(event: bytes) -> bytes:
+    """An event for a user, which came on no channel, as `broker.v1` has it."""
+    return b'{"channel":null,"position":null,"event":%b}' % event
+
+
 USER_EVENT: Mapping[WireFormat, Callable[[bytes], bytes]] = {
     WEBSOCKET: frames.text_frame,
-    WEBSOCKET_V1: lambda event: frames.text_frame(b'{"channel":null,"position":null,"event":%b}' % event),
+    WEBSOCKET_V1: lambda event: frames.text_frame(user_envelope(event)),
 }
 EVENT_STREAM = WireFormat(
     "sse",
@@ -89,4 +95,25 @@ EVENT_STREAM_BARE = WireFormat(
     lambda payloads, name: eventstream.blocks(payloads),
     lambda name, run: eventstream.blocks_with_ids(run.positions, run.payloads),
     _gap_block,
+)
+
+
+def _v1_blocks(payloads: Sequence[bytes], name: bytes) -> bytes:
+    return eventstream.blocks(frames.envelopes(name, [None] * len(payloads), payloads))
+
+
+def v1_blocks_with_ids(ids: Sequence[bytes], name: bytes, run: Run) -> bytes:
+    """Events in the envelope of `broker.v1`, each with an `id` of its own."""
+    return eventstream.blocks_with_ids(ids, frames.envelopes(name, run.positions, run.payloads))
+
+
+# With `protocol=broker.v1`: the envelope, as over WebSocket.
+EVENT_STREAM_V1 = WireFormat(
+    "sse_v1",
+    lambda payloads, name: eventstream.chunk(_v1_blocks(payloads, name)),
+    lambda name, run: eventstream.chunk(v1_blocks_with_ids(run.positions, name, run)),
+    lambda name, gap: eventstream.chunk(_gap_block(name, gap)),
+)
+EVENT_STREAM_V1_BARE = WireFormat(
+    "sse_v1_bare", _v1_blocks, lambda name, run: v1_blocks_with_ids(run.positions, name, run), _gap_block
 )

@@ -134,7 +134,10 @@ def check_rights(rules: RuleBook, identity: Identity, channels: Iterable[Channel
             if identity.kind == ANONYMOUS:
                 raise unauthorized(detail)
             raise RequestRefused(
-                403, detail, "Ask for a token that may; GET /api/realtime/explain says which rule decides."
+                403,
+                detail,
+                "Ask for a token that may; GET /api/realtime/explain says which rule decides.",
+                channel=channel.name,
             )
 
 

@@ -44,6 +44,7 @@ class Trail(Topic):
     keeps_history: ClassVar[bool] = True
 
     historian: Historian = field(kw_only=True)
+    replay: int = field(kw_only=True, default=0)  # the newest events that who comes without a position gets first
     readers: dict[Subscriber, Reader] = Factory(dict)
     position: Position | None = None
     heard_at: float = 0.0  # loop seconds of the last sign that the position is the newest

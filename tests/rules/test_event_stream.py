@@ -12,6 +12,7 @@ from broker.client import Client
 from broker.config.sections import Clients, Sse
 from broker.ending import COMPLETE
 from broker.sse import EventStream
+from broker.stream import Stream
 from tests.rules.test_hub import FakeUpstream, hub_on
 
 
@@ -26,7 +27,9 @@ async def test_nothing_comes_behind_the_end_of_a_stream() -> None:
 
     async def run() -> None:
         endings.append(
-            await client.run(lambda client: EventStream(client, Sse(), False, b"", hub, names, {}, True, lambda: False))
+            await client.run(
+                lambda client: EventStream(client, Sse(), False, b"", hub, names, Stream((), True), lambda: False)
+            )
         )
 
     async with trio.open_nursery() as nursery:
@@ -51,7 +54,7 @@ async def test_a_stream_says_why_it_waits() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(
             client.run,
-            lambda client: EventStream(client, Sse(), False, b"HEAD ", hub, (b"a",), {}, False, lambda: True),
+            lambda client: EventStream(client, Sse(), False, b"HEAD ", hub, (b"a",), Stream((), False), lambda: True),
         )
         await trio.testing.wait_all_tasks_blocked()
         assert peer.recv(1 << 16) == b"HEAD : waiting for Redis\n\n"

@@ -160,11 +160,11 @@ def test_binary_and_ping() -> None:
 def test_with_v1_subscribed_tells_where_one_begins() -> None:
     talk = Session(3, None, is_v1=True)
     assert tell(talk, {"type": "subscribe", "channel": "a:1"}) == [Subscribe(Channel("a", "1"))]
-    start = Start(b"7:3:11", False)
-    at = {"position": "7:3:11", "recovered": False}
+    start = Start(b"7:3:11", False, 1)
+    at = {"position": "7:3:11", "recovered": False, "replay": 1}
     assert said(talk.joined("a:1", start, NOW)) == [subscribed("a:1", id="1") | at]
     # Once more for the same, and a channel without history.
-    nowhere = {"position": None, "recovered": False}
+    nowhere = {"position": None, "recovered": False, "replay": 0}
     assert tell(talk, {"type": "subscribe", "channel": "a:1"}) == [subscribed("a:1", id="1")]
     tell(talk, {"type": "subscribe", "channel": "b"})
     assert said(talk.joined("b", None, NOW)) == [subscribed("b") | nowhere]
@@ -183,6 +183,26 @@ def test_with_v1_a_client_says_where_it_was() -> None:
     assert (error["code"], "since" in error["message"]) == ("bad_command", True)
     # Nothing came of it: there is room for one more.
     assert talk.every_channel() == [Channel("a", "1"), Channel("b"), Channel("c")]
+
+
+def test_with_v1_an_error_names_its_channel() -> None:
+    talk = Session(1, frozenset({"a"}), is_v1=True)
+    told = [
+        tell(talk, {"type": "subscribe", "channel": name})[0] for name in ("a b", {"type": "a b"}, "b:1", "broker:x")
+    ]
+    assert [(error["code"], error.get("channel")) for error in told] == [
+        ("bad_channel", "a b"),
+        ("bad_channel", None),
+        ("channel_type_refused", "b:1"),
+        ("channel_type_refused", "broker:x"),
+    ]
+    tell(talk, {"type": "subscribe", "channel": "a:1"})
+    (error,) = tell(talk, {"type": "subscribe", "channel": "a:2"})
+    assert (error["code"], error["channel"]) == ("too_many_subscriptions", "a:2")
+    assert [said(steps)[0]["channel"] for steps in (talk.waiting("a:1", NOW), talk.refused("a:1", "no", NOW))] == [
+        "a:1",
+        "a:1",
+    ]
 
 
 def test_without_it_since_means_nothing() -> None:

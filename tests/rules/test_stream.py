@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.channel import Channel
+from broker.position import Position, Since
 from broker.request import RequestRefused
 from broker.stream import EndedStreams, Stream, last_index, stream_of
 from broker.timestamp import timestamp
@@ -25,6 +26,22 @@ from broker.timestamp import timestamp
             [("channel", "a:1"), ("userId", "u"), ("channel", "b"), ("channel", "a:1")],
             Stream((Channel("a", "1"), Channel("b")), False),
         ),
+        (
+            "/api/stream",
+            [
+                ("channel", "a:1"),
+                ("channel", "b"),
+                ("protocol", "broker.v1"),
+                ("since", "a:1,7:3:11"),
+                ("since", "b,x"),
+            ],
+            Stream(
+                (Channel("a", "1"), Channel("b")),
+                False,
+                True,
+                {b"a:1": Since(Position(b"7", 3, b"11")), b"b": Since(None)},
+            ),
+        ),
     ],
 )
 def test_the_endpoints(path: str, query: list[tuple[str, str]], stream: Stream) -> None:
@@ -38,6 +55,13 @@ def test_the_endpoints(path: str, query: list[tuple[str, str]], stream: Stream) 
         ("/api/stream", [("channel", "a b")], 400, None),
         ("/api/stream", [("channel", f"a:{i}") for i in range(33)], 400, "33 channels; at most 32"),
         ("/api/stream", [("channel", "other")], 404, "channel type other is not served here"),
+        ("/api/stream", [("channel", "a"), ("protocol", "v9")], 400, "no protocol 'v9'"),
+        (
+            "/api/stream",
+            [("channel", "a"), ("since", "a:1,7:3:11")],
+            400,
+            "since is of 'a:1', which is no channel of this stream",
+        ),
         ("/api/stream/render-progress", [], 404, "no stream at '/api/stream/render-progress'"),
         ("/api/stream/render-progress/", [], 404, "no stream at '/api/stream/render-progress/'"),
         ("/api/stream/render-progress/a\r\nb", [], 400, None),
