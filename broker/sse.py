@@ -152,12 +152,11 @@ class SseDoor:
     ) -> None:
         visit.hand_over()
         names = tuple(channel.name.encode() for channel in stream.channels)
-        since = dict(stream.since)
         if last_id:
             since = since_of(last_id, names)
             # No id tells where it was in these: what it missed is not known.
             since |= {name: Since(None) for name in names if not self._keeps_history(name)}
-        stream = attrs.evolve(stream, since=since)
+            stream = attrs.evolve(stream, since=since)
 
         def converse(client: Client) -> EventStream:
             head = stream_head(chunked, cors)
