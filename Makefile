@@ -11,7 +11,7 @@ PREFIX ?= /usr/local
 MINUTES ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test check fuzz bench soak docs-settings clean install-systemd deb
+.PHONY: help run install test check fuzz bench soak docs-settings events-types npm example screenshots clean install-systemd deb
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -24,7 +24,8 @@ install: $(VENV)/installed ## Make .venv with the broker in it
 # Compiled once, whatever the environment says: a daemon that compiles itself starts in three times the time.
 test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/installed-test check ## Run every test (they bring their own Redis)
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	@tests/browser/install $(BIN)/python
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/installed-test ## Types and lint
 	$(BIN)/ruff check --config conf/ruff.toml broker tests
@@ -40,10 +41,25 @@ bench: $(VENV)/installed-test ## Measure this machine: CPU and deliveries a seco
 soak: $(VENV)/installed-test ## Live with a daemon for MINUTES=10, then see that nothing is left over
 	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
+events-types: $(VENV)/installed ## Write broker/browser/events.d.ts anew from the event classes
+	$(BIN)/python -m broker.events.typescript > broker/browser/events.d.ts
+
 docs-settings: $(VENV)/installed ## Write conf/broker.toml and the table in docs/settings.md anew from the code
 	$(BIN)/broker config defaults > conf/broker.toml
 	sed -i.old '/generated: broker config table/q' docs/settings.md && rm -f docs/settings.md.old
 	$(BIN)/broker config table >> docs/settings.md
+
+npm: $(VENV)/installed ## Make the npm package @broker/client, in dist/, of what the daemon serves at /client/
+	@echo "TypeScript writes the declarations; it comes from npm (Node 20 or newer), into tests/browser/node_modules"
+	@tests/browser/install --packages
+	@$(BIN)/python conf/npm/package.py --output dist
+
+example: $(VENV)/installed ## Run docs/examples/dashboard, a React app, beside `make run`
+	@$(BIN)/python docs/examples/dashboard/run.py
+
+screenshots: $(VENV)/installed ## Take docs/images/ anew: the console and the example app
+	@tests/browser/install $(BIN)/python
+	@$(BIN)/python -m tests.browser.screenshots
 
 install-systemd: $(VENV)/installed ## Install the daemon and its units: PREFIX=/usr/local; DESTDIR= for a folder in place of /
 	@$(BIN)/python conf/debian/package.py install --destdir "$(DESTDIR)" --prefix "$(PREFIX)"
@@ -52,7 +68,7 @@ deb: $(VENV)/installed ## Make a Debian package, in dist/, of what .venv has
 	@$(BIN)/python conf/debian/package.py deb --output dist
 
 clean: ## Remove what the targets above made
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis tests/browser/node_modules docs/examples/dashboard/node_modules
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer with venv was found. On Debian: apt install python3 python3-venv" >&2; exit 1; }

@@ -171,8 +171,10 @@ class Reception:
                 self._origins.check_host(request)
             if not route.is_public:
                 self._origins.check(request)
-        except RequestRefused:
+        except RequestRefused as refused:
             self._refused_pages += 1
+            # The page itself cannot read why.
+            self.complaints.warn("a page was refused", trio.current_time(), why=refused.detail, what_to_do=refused.hint)
             raise
 
     def _route(self, path: str) -> Route:

@@ -210,7 +210,10 @@ class EventStream(AnswerStream):
             id = NOWHERE
         else:
             id = places[names[0]] if self._is_alone else self._cursor.id
-        facts = {"channels": [_start_facts(name, starts.get(name)) for name in names]} if self._stream.is_v1 else {}
+        facts: dict[str, object] = {}
+        if self._stream.is_v1:
+            facts["channels"] = [_start_facts(name, starts.get(name)) for name in names]
+            facts["keepAliveMs"] = round(self._bounds.keep_alive_seconds * 1000)
         self.greet(id=id.decode(), **facts)
 
     def user_event(self, event: bytes) -> bytes:

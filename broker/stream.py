@@ -96,7 +96,8 @@ def _channels_of(query: Sequence[tuple[str, str]], channels_max: int) -> tuple[C
             400, "Missing required parameters: channel", f"Ask for {ROOT}?channel=job_progress:42, repeated for more."
         )
     if len(named) > channels_max:
-        raise RequestRefused(400, f"{len(named)} channels; at most {channels_max}", "Open another stream for the rest.")
+        detail, hint = f"{len(named)} channels; at most {channels_max}", "Open another stream for the rest."
+        raise RequestRefused(400, detail, hint, channel=tuple(named)[channels_max])
     return tuple(named.values())
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,15 +13,63 @@ from hypothesis import HealthCheck, settings
 
 from tests.actors.daemon_process import DaemonProcess
 from tests.actors.redis_server import RedisServer
+from tests.actors.roots import trust_one_root
+
+trust_one_root()
 
 # How fast a machine makes examples is no property of the code.
 settings.register_profile("broker", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("broker")
 
 
+# The files that take longest, longest first. One that began last would keep the others waiting.
+LONGEST_FIRST = (
+    "soak/test_soak.py",
+    "promise/test_redis_restarts.py",
+    "stories/test_evaluation_faults.py",
+    "workers/test_four_workers.py",
+    "promise/test_stories.py",
+    "restarts/test_successors.py",
+    "systemd/test_machine.py",
+    "systemd/test_service.py",
+    "stories/test_evaluations.py",
+    "stories/test_delivery.py",
+    "stories/test_slow_clients.py",
+    "evaluation/test_cli_evaluate.py",
+    "bad_input/test_closing_races.py",
+    "fuzz/test_fuzz.py",
+    "upstream/test_recorder_handover.py",
+    "promise/test_daemon_restarts.py",
+    "stories/test_redis_faults.py",
+    "stories/test_shutdown.py",
+    "workers/test_supervisor.py",
+    "stories/test_banner.py",
+)
+
+
 def pytest_xdist_auto_num_workers() -> int:
-    """`-n auto`: one more than there are processors, as many a test waits for a time to pass."""
-    return (os.cpu_count() or 1) + 1
+    """`-n auto`: two more than there are processors, as many a test waits for a time to pass."""
+    return (os.cpu_count() or 1) + 2
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is collected stays to the end: to look through it for garbage, then and in every test, takes time."""
+    gc.disable()
+    found = yield
+    gc.freeze()
+    gc.enable()
+    return found
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put `LONGEST_FIRST` in front, where several processes share the files."""
+    if not hasattr(config, "workerinput"):
+        return
+    places = {file: place for place, file in enumerate(LONGEST_FIRST)}
+    root = Path(__file__).parent
+    items.sort(key=lambda item: places.get(item.path.relative_to(root).as_posix(), len(places)))
 
 
 @pytest.fixture

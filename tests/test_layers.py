@@ -6,6 +6,7 @@ import ast
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -202,6 +203,7 @@ SIDEWAYS = {
     ("clientele", "nodes"): "the roster lists the clientele",
     ("control", "nodes"): "who comes says so on the control channel",
     ("nodes", "web"): "the stats are those of all nodes",
+    ("demo", "web"): "the console opens with the demo's channels",
     ("channel", "config"): "channel types are part of the settings",
     ("timestamp", "events"): "an event is stamped when it is made",
     ("channel", "pattern"): "a pattern means channels",
@@ -221,6 +223,7 @@ def part_of(path: Path) -> str:
     return relative.parts[0].removesuffix(".py")
 
 
+@cache
 def imports_of(path: Path) -> set[str]:
     """Dotted names that a file imports, wherever in it, except for typing only."""
     found: set[str] = set()

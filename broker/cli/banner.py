@@ -33,6 +33,8 @@ def banner(ready: Ready, *, dev: bool) -> str:
         f"  Who         {_who(addresses, ready.config)}",
         f"  Clients     {ready.max_connections} at most, by the open-file limit and clients.max_connections",
     ]
+    if ready.config.console.http != "off" and not first.path:
+        lines.insert(3, f"  Console     {_url('https' if is_tls else 'http', first)}/")
     if dev:
         lines.append("  Demo        events on job_progress:demo, video_render:demo, campaign_metrics:demo and others")
     demo = [f"  {_curl(first, ready.config)}/api/stream?channel=campaign_metrics:demo'"] if dev else []

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,11 +27,11 @@ if TYPE_CHECKING:
 @click.option(
     "--config",
     "file",
-    required=True,
     metavar="FILE",
     type=click.Path(path_type=Path),
     help="The models and their prompts; conf/evaluators.toml explains every setting.",
 )
+@click.option("--demo", is_flag=True, help="Canned answers in place of models: no FILE, no keys, nothing is asked.")
 @click.option("--redis", "redis_url", metavar="URL", help="The daemon's Redis. Default: as configured for the daemon.")
 @click.option(
     "--settings",
@@ -47,8 +48,10 @@ if TYPE_CHECKING:
     show_default=True,
     help="Evaluations at once; more wait for their turn.",
 )
-def command(file: Path, redis_url: str | None, daemon_file: Path | None, concurrency: int) -> None:
+def command(file: Path | None, demo: bool, redis_url: str | None, daemon_file: Path | None, concurrency: int) -> None:
     """Take evaluations from Redis, ask the models of FILE, and stream what they say.
+
+    With --demo they are canned answers, to try evaluations out.
 
     SIGTERM or Ctrl-C ends it when what runs is finished; a second one hands that over to other workers.
     """
@@ -56,6 +59,8 @@ def command(file: Path, redis_url: str | None, daemon_file: Path | None, concurr
 
     from broker.evaluation.settings import EvaluatorSettings
 
+    if demo == (file is not None):
+        raise click.UsageError("say --config FILE for models, or --demo for canned answers: one of them")
     problems: list[Problem] = []
     effective = settings = None
     try:
@@ -63,15 +68,15 @@ def command(file: Path, redis_url: str | None, daemon_file: Path | None, concurr
     except ConfigError as error:
         problems += error.problems
     try:
-        settings = EvaluatorSettings.from_file(file)
+        settings = None if file is None else EvaluatorSettings.from_file(file)
     except ConfigError as error:
         problems += error.problems
-    if effective is None or settings is None:
+    if effective is None or problems:
         raise ConfigError(problems)
     open_log(effective.config.log)
     trouble: list[str] = []
     try:
-        trio.run(_run, settings, effective, concurrency)
+        trio.run(_run_demo if settings is None else partial(_run, settings), effective, concurrency)
     except* BrokerError as group:
         trouble = [line for error in _leaves(group) for line in str(error).splitlines()]
     if trouble:
@@ -82,13 +87,8 @@ def command(file: Path, redis_url: str | None, daemon_file: Path | None, concurr
 
 
 async def _run(settings: EvaluatorSettings, effective: Effective, concurrency: int) -> None:
-    import trio
-
     from broker.evaluation.model import Model, open_http
-    from broker.evaluation.worker import serve
 
-    config = effective.config
-    url = config.redis.url or f"redis://127.0.0.1:{config.embedded.port}/0"
     async with open_http() as http:
         models = {
             name: Model.from_environment(name, model, os.environ, http) for name, model in settings.models.items()
@@ -98,29 +98,46 @@ async def _run(settings: EvaluatorSettings, effective: Effective, concurrency: i
             raise ConfigError([Problem("environment", f"no model has its key; set at least one of {variables}")])
         for line in _summary(settings, models):
             click.echo(line)
-        stopping = trio.Event()
+        await _serve(_handlers(settings, models), effective, concurrency)
 
-        async with trio.open_nursery() as nursery:
 
-            async def work(task_status: trio.TaskStatus[None]) -> None:
-                await serve(
-                    _handlers(settings, models),
-                    url,
-                    channel_prefix=config.redis.channel_prefix,
-                    concurrency=concurrency,
-                    stopping=stopping,
-                    task_status=task_status,
-                )
-                nursery.cancel_scope.cancel()
+async def _run_demo(effective: Effective, concurrency: int) -> None:
+    from broker.evaluation import demo
 
-            # Before the work begins, or a signal in between would cut it off.
-            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-                await nursery.start(work)
-                click.echo(f"evaluates, with {mask_url(url)}; Ctrl-C ends it")
-                await anext(aiter(signals))
-                stopping.set()
-                await anext(aiter(signals))
-                nursery.cancel_scope.cancel()
+    click.echo(f"{', '.join(demo.MODELS)}: canned answers, no model is asked")
+    await _serve(demo.handlers(), effective, concurrency)
+
+
+async def _serve(handlers: dict[str, Handler], effective: Effective, concurrency: int) -> None:
+    """Until a signal, and until what runs is finished; a second signal ends it at once."""
+    import trio
+
+    from broker.evaluation.worker import serve
+
+    config = effective.config
+    url = config.redis.url or f"redis://127.0.0.1:{config.embedded.port}/0"
+    stopping = trio.Event()
+    async with trio.open_nursery() as nursery:
+
+        async def work(task_status: trio.TaskStatus[None]) -> None:
+            await serve(
+                handlers,
+                url,
+                channel_prefix=config.redis.channel_prefix,
+                concurrency=concurrency,
+                stopping=stopping,
+                task_status=task_status,
+            )
+            nursery.cancel_scope.cancel()
+
+        # Before the work begins, or a signal in between would cut it off.
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            await nursery.start(work)
+            click.echo(f"evaluates, with {mask_url(url)}; Ctrl-C ends it")
+            await anext(aiter(signals))
+            stopping.set()
+            await anext(aiter(signals))
+            nursery.cancel_scope.cancel()
 
 
 def _handlers(settings: EvaluatorSettings, models: Mapping[str, Model]) -> dict[str, Handler]:

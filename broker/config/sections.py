@@ -309,6 +309,18 @@ class Metrics:
 
 
 @frozen
+class Console:
+    """The page at `/` for whoever looks after the daemon."""
+
+    http: str = setting(
+        "auto",
+        "auto: the page is served; without authentication to this machine only, or with --dev; with it, whoever may "
+        "administrate signs in. off: nobody gets it.",
+        one_of=("auto", "off"),
+    )
+
+
+@frozen
 class Tracing:
     """Spans for OpenTelemetry, from a publish over HTTP to its dispatch. Needs `pip install broker[opentelemetry]`."""
 
@@ -343,6 +355,7 @@ class Config:
     publish: Publish = Publish()
     daemon: Daemon = Daemon()
     metrics: Metrics = Metrics()
+    console: Console = Console()
     tracing: Tracing = Tracing()
     log: Log = Log()
     types: Mapping[str, TypeOptions] = field(default=BUILT_IN_TYPES, hash=False)

@@ -18,7 +18,7 @@ from attrs import define, frozen
 
 from broker.errors import EvaluationError
 from broker.evaluation.handler import Answer, EvaluationRequest
-from broker.evaluation.model import Model
+from broker.evaluation.model import ChatModel
 from broker.evaluation.parameters import texts_of
 from broker.evaluation.prompt import Prompt
 from broker.evaluation.score import NAMES, Score, mean, read_score
@@ -44,7 +44,7 @@ class _Opinion:
 class Council:
     """The handler of council evaluations. `quorum` is 1 to the number of models."""
 
-    _models: Sequence[Model]
+    _models: Sequence[ChatModel]
     _prompt: Prompt
     _quorum: int
 
@@ -57,7 +57,7 @@ class Council:
         messages = self._prompt.fill(texts_of(request.parameters, ("videoUrl", "transcript"), objects=("features",)))
         opinions: dict[str, _Opinion] = {}
 
-        async def ask(model: Model) -> None:
+        async def ask(model: ChatModel) -> None:
             opinions[model.name] = await _opinion(model, messages, answer)
 
         # The stages in the order of the settings, before the models' words mingle.
@@ -84,7 +84,7 @@ class Council:
         }
 
 
-async def _opinion(model: Model, messages: Sequence[Mapping[str, str]], answer: Answer) -> _Opinion:
+async def _opinion(model: ChatModel, messages: Sequence[Mapping[str, str]], answer: Answer) -> _Opinion:
     """Ask one model and tell its stage. Raises only what `answer` raises."""
 
     async def tell(**fields: Any) -> None:
@@ -110,7 +110,7 @@ async def _opinion(model: Model, messages: Sequence[Mapping[str, str]], answer: 
     return _Opinion(model.name, score)
 
 
-def _score(model: Model, stream: ThinkingStream) -> Score:
+def _score(model: ChatModel, stream: ThinkingStream) -> Score:
     try:
         return read_score(stream.verdict())
     except EvaluationError as error:

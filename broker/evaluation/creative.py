@@ -16,7 +16,7 @@ from attrs import define
 
 from broker.errors import EvaluationError
 from broker.evaluation.handler import Answer, EvaluationRequest
-from broker.evaluation.model import Model
+from broker.evaluation.model import ChatModel
 from broker.evaluation.parameters import texts_of
 from broker.evaluation.prompt import Prompt
 from broker.events import AiEvaluationStream
@@ -29,7 +29,7 @@ TYPES: tuple[Literal["creative", "technical", "performance"], ...] = ("creative"
 class Creative:
     """The handler of creative evaluations, with at least one model."""
 
-    _models: Sequence[Model]
+    _models: Sequence[ChatModel]
     _prompt: Prompt
 
     async def evaluate(self, request: EvaluationRequest, answer: Answer) -> Mapping[str, Any]:
@@ -48,7 +48,7 @@ class Creative:
         for model in self._models:
             pieces: list[str] = []
 
-            async def tell(chunk: str, model: Model = model, **fields: Any) -> None:
+            async def tell(chunk: str, model: ChatModel = model, **fields: Any) -> None:
                 await answer.send(AiEvaluationStream(evaluation_type=kind, model=model.name, chunk=chunk, **fields))
 
             async def hear(piece: str, pieces: list[str] = pieces) -> None:

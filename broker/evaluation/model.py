@@ -14,6 +14,7 @@ import math
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from typing import Protocol
 
 import httpx
 import structlog
@@ -53,6 +54,17 @@ async def open_http() -> AsyncIterator[httpx.AsyncClient]:
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=30.0)
     async with httpx.AsyncClient(limits=limits, follow_redirects=False) as http:
         yield http
+
+
+class ChatModel(Protocol):
+    """What the handlers ask: a `Model`, or one of the demo."""
+
+    @property
+    def name(self) -> str:
+        """The stage that clients see."""
+
+    async def ask(self, messages: Sequence[Mapping[str, str]], hear: Callable[[str], Awaitable[None]]) -> None:
+        """As `Model.ask`."""
 
 
 @define(eq=False)

@@ -96,7 +96,8 @@ class Nodes:
         )
 
     async def _stats(self, options: Mapping[str, Any]) -> Mapping[str, Any]:
-        return self._census.stats(int(options["clients"]))
+        channels = options.get("channels")
+        return self._census.stats(int(options["clients"]), None if channels is None else int(channels))
 
     async def _clients(self, options: Mapping[str, Any]) -> Mapping[str, Any]:
         return await self.roster.clients(

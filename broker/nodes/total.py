@@ -39,7 +39,7 @@ _RULES: Mapping[_Path, Rule] = {
     ("timestamp",): max,
     ("channels", "isConnected"): _both,
     ("channels", "channels"): _union,
-    ("channels", "activeChannels"): max,  # and then as many as are in the union
+    ("channels", "activeChannels"): max,  # and then as many as are in the union, where there is one
     # One Redis that goes is an outage on each.
     ("redis", "outages"): max,
     ("redis", "awaySince"): min,
@@ -61,16 +61,22 @@ _RULES: Mapping[_Path, Rule] = {
 }
 
 
-def total(stats: Sequence[Mapping[str, Any]], clients_listed: int | None = None) -> dict[str, Any]:
+def total(
+    stats: Sequence[Mapping[str, Any]], clients_listed: int | None = None, channels_listed: int | None = None
+) -> dict[str, Any]:
     """All of `stats` as one; empty for none.
 
     Args:
         clients_listed: so many clients of each transport are listed; None for all that are in `stats`.
+        channels_listed: so many names of channels are listed; None for all. With 0 nobody was asked for names, so how
+            many different ones there are is not known: `activeChannels` is then what the one with most of them has.
     """
     found: dict[str, Any] = reduce(lambda left, right: _sum_of_mappings(left, right, ()), stats, {})
     names = found.get("channels", {}).get("channels")
-    if names is not None and len(stats) > 1:
+    if names is not None and len(stats) > 1 and channels_listed != 0:
         found["channels"] = {**found["channels"], "activeChannels": len(names)}
+    if names is not None and channels_listed is not None:
+        found["channels"] = {**found["channels"], "channels": names[:channels_listed]}
     if clients_listed is not None:
         for transport in ("sse", "websocket"):
             if "clients" in found.get(transport, {}):

@@ -47,6 +47,7 @@ class Launch:
         listeners: of every slot, its own among them.
         shared: those that all workers accept from.
         folder: where the workers listen for each other.
+        is_dev: whether the daemon was started with `--dev`.
     """
 
     effective: Effective
@@ -54,6 +55,7 @@ class Launch:
     listeners: tuple[tuple[PassedListener, ...], ...]
     shared: tuple[PassedListener, ...]
     folder: str
+    is_dev: bool = False
 
     @property
     def slots(self) -> int:

@@ -40,6 +40,7 @@ class Post:
     Args:
         slot: which of the daemon's workers this one is, from 0.
         effective: the newest settings.
+        is_dev: whether the daemon was started with `--dev`.
         on_dump: writes what the worker is doing to the log; None while nobody can.
     """
 
@@ -49,6 +50,7 @@ class Post:
     _pipe: WorkerPipe
     _listeners: Sequence[Sequence[Listener]]
     _shared: Sequence[Listener]
+    is_dev: bool = False
     on_dump: Callable[[], object] | None = field(init=False, default=None)
     _on_settings: Callable[[], object] | None = field(init=False, default=None)
     _has_news: bool = field(init=False, default=False)  # settings that nobody goes by yet

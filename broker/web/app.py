@@ -5,6 +5,7 @@
     GET /api/realtime/stats, clients, channels      `overview`
     POST /api/publish           events for Redis
     /api/realtime/...           `administration`
+    GET /, /console/..., /client/...                `pages`
 
 The parts of the daemon that it knows are its `Services`. Every error is JSON with `error`, `detail` and `hint`.
 """
@@ -24,7 +25,7 @@ from broker import __version__
 from broker.headers import SECURITY_HEADERS
 from broker.request import RequestRefused, error_body
 from broker.timestamp import timestamp
-from broker.web import administration, overview, probes
+from broker.web import administration, overview, pages, probes
 from broker.web.services import Asked, Services
 
 
@@ -55,6 +56,7 @@ def create_app(services: Services) -> QuartTrio:
 
     administration.add_routes(app, services)
     overview.add_routes(app, services)
+    pages.add_routes(app, services)
     probes.add_routes(app, services)
 
     @app.errorhandler(RequestRefused)
@@ -82,7 +84,7 @@ def create_app(services: Services) -> QuartTrio:
         page = request.headers.get("Origin")
         if request.method == "OPTIONS":
             response.headers.update(origins.preflight_headers(page, response.headers.get("Allow", "GET")))
-        else:
+        elif "Access-Control-Allow-Origin" not in response.headers:
             response.headers.update(origins.cors_headers(page))
         for name, value in SECURITY_HEADERS.items():
             response.headers.setdefault(name, value)
@@ -106,8 +108,8 @@ def _asked() -> Asked:
 def _hint(status: int) -> str:
     if status == 404:
         return (
-            "Served here: /ws, /api/stream, /health, /livez, /readyz, /metrics, /api/publish, and below /api/realtime: "
-            "stats, clients, channels, explain, disconnect and revoke."
+            "Served here: / (the console), /client/index.js, /ws, /api/stream, /health, /livez, /readyz, /metrics, "
+            "/api/publish, and below /api/realtime: stats, clients, channels, explain, disconnect and revoke."
         )
     if status == 405:
         return "Use a method that the Allow header names."

@@ -1,6 +1,6 @@
 """The calls for who looks: the stats, the clients and the channels of all daemons at this Redis, or of one.
 
-GET /api/realtime/stats      ?clients=N&node=ID
+GET /api/realtime/stats      ?clients=N&channels=N&node=ID
 GET /api/realtime/clients    ?sort=queued|events|connected&limit=N&user=...&channel=...&node=ID
 GET /api/realtime/channels   ?sort=rate|subscribers|name&limit=N&prefix=...&node=ID
 
@@ -26,6 +26,7 @@ from broker.web.services import Services
 
 _CLIENTS_LISTED = 100
 _CLIENTS_LISTED_MAX = 10_000
+_CHANNELS_LISTED_MAX = 10_000
 _LIMIT = 100
 _LIMIT_MAX = 1000
 
@@ -37,10 +38,14 @@ def add_routes(app: QuartTrio, services: Services) -> None:
     async def stats() -> Response:
         await services.check_admin(request.scope["state"]["asked"], changes=False)
         listed = _number("clients", _CLIENTS_LISTED, 0, _CLIENTS_LISTED_MAX)
-        found = await services.survey.ask("stats", {"clients": listed}, _text("node"))
+        # Without the parameter all names are listed.
+        names = _number("channels", 0, 0, _CHANNELS_LISTED_MAX) if "channels" in request.args else None
+        # Of several daemons the names of all tell how many there are; none cost nothing.
+        asked = 0 if names == 0 else None
+        found = await services.survey.ask("stats", {"clients": listed, "channels": asked}, _text("node"))
         if len(found.answers) > 1:
             await trio.lowlevel.checkpoint()
-        return _json({**total(found.answers, listed), "nodes": found.nodes})
+        return _json({**total(found.answers, listed, names), "nodes": found.nodes})
 
     @app.get("/api/realtime/clients")
     async def clients() -> Response:

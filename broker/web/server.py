@@ -18,7 +18,7 @@ import trio
 from attrs import define, field
 
 from broker.auth.identity import ANONYMOUS
-from broker.config.sections import Metrics
+from broker.config.sections import Console, Metrics
 from broker.request import Request, RequestRefused, unauthorized
 from broker.visit import Visit, VisitorLeft
 from broker.web.services import Asked, Services
@@ -82,9 +82,9 @@ class WebServer:
     _services: Services
     _answer: Callable[[Exchange], Awaitable[None]] | None = None
 
-    def adapt(self, metrics: Metrics) -> None:
+    def adapt(self, metrics: Metrics, console: Console) -> None:
         """Go by other settings from here on."""
-        self._services.metrics_http = metrics.http
+        self._services.metrics_http, self._services.console_http = metrics.http, console.http
 
     async def serve(self, visit: Visit, request: Request) -> bool:
         """Answer one request. Returns whether the connection can carry another.

@@ -40,6 +40,8 @@ class Services:
     Args:
         metrics_http: `metrics.http`.
         metrics: makes the text of the figures.
+        console_http: `console.http`.
+        is_dev: whether the daemon was started with `--dev`.
     """
 
     survey: Survey
@@ -51,6 +53,8 @@ class Services:
     readiness: Readiness
     metrics_http: str
     metrics: Callable[[], Awaitable[bytes]]
+    console_http: str
+    is_dev: bool
 
     async def identify(self, asked: Asked) -> Identity:
         """Who sends a request.

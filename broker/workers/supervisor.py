@@ -98,7 +98,7 @@ async def run_supervisor(
             ) as slots,
             _private_folder() as folder,
         ):
-            supervisor = Supervisor(attrs.evolve(given, config=config), slots, folder, open_files, lifecycle)
+            supervisor = Supervisor(attrs.evolve(given, config=config), slots, folder, open_files, lifecycle, dev)
 
             def load() -> Effective:
                 found = load_again() if load_again is not None else given
@@ -161,6 +161,7 @@ class Supervisor:
         effective: the settings in force, of the whole daemon; new workers get their share of them.
         folder: where the workers listen for each other.
         open_files: how many each process may have.
+        is_dev: whether the daemon was started with `--dev`.
         started: all serve, or one cannot.
     """
 
@@ -169,6 +170,7 @@ class Supervisor:
     _folder: Path
     _open_files: int
     _lifecycle: Lifecycle
+    _is_dev: bool = False
     started: trio.Event = field(init=False, factory=trio.Event)
     _workers: dict[int, WorkerProcess] = field(init=False, factory=dict)
     _failure: str = field(init=False, default="")
@@ -318,6 +320,7 @@ class Supervisor:
             tuple(tuple(map(PassedListener.of, listeners)) for listeners in self._slots.own),
             tuple(map(PassedListener.of, self._slots.shared)),
             str(self._folder),
+            self._is_dev,
         )
 
     def _arrange(self) -> None:

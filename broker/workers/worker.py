@@ -70,6 +70,7 @@ def _post(launch: Launch, pipe: WorkerPipe) -> Post:
         pipe,
         [[passed.opened() for passed in slot] for slot in launch.listeners],
         [passed.opened() for passed in launch.shared],
+        launch.is_dev,
     )
 
 

@@ -46,12 +46,14 @@ class DaemonProcess:
     is_forked: bool = True
     process: subprocess.Popen[str] | ForkedProcess = field(init=False)
     port: int = field(init=False)
+    _node: str | None = field(init=False, default=None)
 
     def start(self) -> None:
         arguments = ["serve", "--listen", self.listen, *self.flags]
         if self.redis_url is not None:
             arguments += ["--redis", self.redis_url]
         environ = {**clean_environ(), **self.environ}
+        self._node = None
         with open(self.log_path, "ab") as log:
             if self.is_forked and not self.under:
                 self.process = start_fork("broker", arguments, environ=environ, stderr=log.fileno())
@@ -68,13 +70,17 @@ class DaemonProcess:
                 self.port = int(match[1])
                 return
             if not line:
+                if not ready:  # it would outlive this test, and fail another
+                    self.process.kill()
+                    self.process.wait()
+                    self.process.stdout.close()
                 raise RuntimeError(f"the daemon did not start:\n{self.log()}")
 
     def rest_of_banner(self) -> str:
         """What the daemon printed behind its first line, to the empty line at the end. Call it once."""
         assert self.process.stdout is not None
         lines: list[str] = []
-        while not lines or lines[-1].strip() or len(lines) < 8:
+        while not lines or lines[-1].strip() or len(lines) < 10:
             line = self.process.stdout.readline()
             assert line, f"the daemon ended:\n{self.log()}"
             lines.append(line)
@@ -93,12 +99,10 @@ class DaemonProcess:
             return json.load(answer)
 
     def own_stats(self) -> Any:
-        """Those of this daemon alone, where others share its Redis."""
-        found = self.stats()
-        if len(found["nodes"]) == 1:
-            return found
-        where = f"{self.url}/api/realtime/stats?node={found['nodes'][0]['id']}"
-        with urllib.request.urlopen(where, timeout=5) as answer:
+        """Those of this daemon alone, where others share its Redis. Once it is known, nobody else is waited for."""
+        if self._node is None:
+            self._node = self.stats()["nodes"][0]["id"]
+        with urllib.request.urlopen(f"{self.url}/api/realtime/stats?node={self._node}", timeout=5) as answer:
             return json.load(answer)
 
     def stats_as(self, token: str) -> Any:

@@ -5,13 +5,15 @@ more; a fork costs a hundredth. What is forked runs as `python -m MODULE` would:
 environment, standard streams, open-file limit, an exit with `atexit` and all. Only `sys.orig_argv`, what
 is already imported and the hash seed are the server's own. Whoever needs those new asks for `exec`.
 
-The server (`python -m tests.actors.forks`) has no threads and opens nothing. A request is one datagram: JSON
-and three descriptors. Its processes are killed when whoever asked for them is gone.
+The server (`python -m tests.actors.forks`) has no threads and opens nothing. A request is one datagram: JSON,
+three descriptors, and listening sockets as systemd gives them. Its processes are killed when whoever asked for
+them is gone.
 """
 
 from __future__ import annotations
 
 import atexit
+import fcntl
 import gc
 import importlib
 import json
@@ -33,9 +35,14 @@ from typing import IO
 
 from attrs import define, field
 
+from tests.actors.roots import trust_one_root
+
 # What a daemon imports as it starts, what it imports behind that, and what a worker imports.
 IMPORTED = ("broker.cli.serve", "broker.web.app", "hypercorn.trio.tcp_server", "broker.evaluation")
 REQUEST_BYTES = 128 * 1024
+SOCKETS_MAX = 8
+_FIRST_SOCKET = 3
+_HIGH = 200  # descriptors from here on are nobody's
 _INT = struct.Struct("!i")
 
 _server: socket.socket | None = None
@@ -77,12 +84,19 @@ class ForkedProcess:
 
 
 def start_fork(
-    module: str, arguments: Sequence[str], *, environ: Mapping[str, str], stderr: int, stdout: int | None = None
+    module: str,
+    arguments: Sequence[str],
+    *,
+    environ: Mapping[str, str],
+    stderr: int,
+    stdout: int | None = None,
+    sockets: Sequence[socket.socket] = (),
 ) -> ForkedProcess:
     """Start `python -m module arguments`, in the caller's folder.
 
     Args:
         stdout: a descriptor, or None for a pipe whose other end is the process's `stdout`.
+        sockets: its descriptors 3, 4 and so on, with $LISTEN_PID; at most `SOCKETS_MAX`.
     """
     listened, told = os.pipe()
     reader = None
@@ -92,9 +106,10 @@ def start_fork(
     else:
         there = os.dup(stdout)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held = [each.fileno() for each in sockets]
     asked = {"run": [module, *arguments], "environ": dict(environ), "folder": os.getcwd(), "files": limits}
     try:
-        socket.send_fds(_server_or_start(), [json.dumps(asked).encode()], [there, stderr, told])
+        socket.send_fds(_server_or_start(), [json.dumps(asked).encode()], [there, stderr, told, *held])
     finally:
         os.close(there)
         os.close(told)
@@ -171,6 +186,7 @@ def _serve(control: socket.socket) -> list[str]:
     """Fork until the other side is gone, then exit. Returns only in what was forked: what to run."""
     for module in IMPORTED:
         importlib.import_module(module)
+    trust_one_root()
     # Else every one of them looks through all of it as it ends.
     gc.collect()
     gc.freeze()
@@ -188,7 +204,7 @@ def _serve(control: socket.socket) -> list[str]:
             _tell_of_ended(children)
         if control not in ready:
             continue
-        data, descriptors, _, _ = socket.recv_fds(control, REQUEST_BYTES, 3)
+        data, descriptors, _, _ = socket.recv_fds(control, REQUEST_BYTES, 3 + SOCKETS_MAX)
         if not data:
             for pid in children:
                 os.kill(pid, signal.SIGKILL)
@@ -202,10 +218,10 @@ def _serve(control: socket.socket) -> list[str]:
                 each.close()
             for status in (*children.values(), descriptors[2]):
                 os.close(status)
-            return _become(json.loads(data), descriptors[0], descriptors[1])
+            return _become(json.loads(data), descriptors[0], descriptors[1], descriptors[3:])
         os.write(descriptors[2], _INT.pack(pid))
         children[pid] = descriptors[2]
-        for descriptor in descriptors[:2]:
+        for descriptor in (*descriptors[:2], *descriptors[3:]):
             os.close(descriptor)
 
 
@@ -219,14 +235,20 @@ def _tell_of_ended(children: dict[int, int]) -> None:
         os.close(children.pop(pid))
 
 
-def _become(asked: dict[str, object], stdout: int, stderr: int) -> list[str]:
-    for descriptor, place in ((stdout, 1), (stderr, 2)):
+def _become(asked: dict[str, object], stdout: int, stderr: int, sockets: Sequence[int]) -> list[str]:
+    # Out of the way first: what is moved may be where another goes.
+    high = [fcntl.fcntl(each, fcntl.F_DUPFD, _HIGH) for each in (stdout, stderr, *sockets)]
+    for descriptor in (stdout, stderr, *sockets):
+        os.close(descriptor)
+    for descriptor, place in zip(high, (1, 2, *range(_FIRST_SOCKET, _FIRST_SOCKET + len(sockets))), strict=True):
         os.dup2(descriptor, place)
         os.close(descriptor)
     environ, folder, files, run = asked["environ"], asked["folder"], asked["files"], asked["run"]
     assert isinstance(environ, dict) and isinstance(folder, str) and isinstance(files, list) and isinstance(run, list)
     os.environ.clear()
     os.environ.update(environ)
+    if sockets:
+        os.environ["LISTEN_PID"] = str(os.getpid())
     os.chdir(folder)
     # It is remembered, and the environment may say another.
     tempfile.tempdir = None

@@ -107,7 +107,7 @@ def test_mutated_handshakes(port: int, served: DaemonProcess) -> None:
 
 
 def check_answers(client: RawClient, sent: bytes) -> None:
-    """Every answer that comes is an upgrade, a stream, JSON, an error with its three fields, or nothing at all."""
+    """Every answer that comes is an upgrade, a stream, JSON, a page, an error with its three fields, or nothing."""
     try:
         while True:
             answer = client.answer(to_head=b"HEAD " in sent)
@@ -115,7 +115,9 @@ def check_answers(client: RawClient, sent: bytes) -> None:
                 return
             if b"HEAD " in sent:
                 return
-            if answer.status == 200:
+            if answer.status == 200 and answer.headers.get("content-type") == "text/html; charset=utf-8":
+                assert answer.body.startswith(b"<!doctype html>"), (sent, answer)
+            elif answer.status == 200:
                 assert answer.json(), (sent, answer)
             else:
                 assert_refusal(answer, answer.status)

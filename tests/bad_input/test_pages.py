@@ -74,6 +74,7 @@ def test_foreign_pages(daemon: DaemonProcess, method: bytes, path: bytes, origin
     assert not [name for name in answer.headers if name.startswith("access-control")]
     after = daemon.stats()
     assert after["connections"]["refusedPages"] == before["connections"]["refusedPages"] + 1
+    assert "a page was refused" in daemon.log()
     assert (after["publishing"], after["evaluations"]) == (before["publishing"], before["evaluations"])
 
 

@@ -80,7 +80,9 @@ def test_a_trickling_body_is_given_its_time_and_no_more(port: int, began: bytes)
 
 UNKNOWN = {
     "path": (b"GET /nothing HTTP/1.1", 404),
-    "root": (b"GET / HTTP/1.1", 404),
+    "root-with-star": (b"GET /* HTTP/1.1", 404),
+    "below-client": (b"GET /client/../health HTTP/1.1", 404),
+    "below-console": (b"GET /console/index.html/x HTTP/1.1", 404),
     "below-health": (b"GET /health/x HTTP/1.1", 404),
     "below-ws": (b"GET /ws/x HTTP/1.1", 404),
     "percent-crlf": (b"GET /a%0d%0aX-Injected:%20b HTTP/1.1", 404),

@@ -9,22 +9,20 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import pytest
 
 from broker.cli.sub import escaped
 from tests.actors.daemon_process import DaemonProcess
+from tests.actors.piped import PipedFork
 from tests.actors.redis_server import RedisServer, free_port
 from tests.actors.stamping import Stamping
 from tests.conftest import errors_of
 
 BOUND_SECONDS = 10.0
 Shared = tuple[RedisServer, DaemonProcess]
-Sub = subprocess.Popen[bytes]
 
 
 @pytest.fixture(scope="module")
@@ -41,20 +39,14 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
     assert errors_of(daemon) == []
 
 
-@contextmanager
-def _sub(*arguments: str, stdout: int = subprocess.PIPE, url: str | None = None) -> Iterator[Sub]:
-    command = [sys.executable, "-m", "broker", "sub", *arguments]
+def _sub(*arguments: str, stdout: int | None = None, url: str | None = None) -> PipedFork:
     environ = {key: os.environ[key] for key in os.environ if not key.startswith(("BROKER_", "PYTHONUNBUFFERED"))}
     if url is not None:
         environ["BROKER_URL"] = url
-    with subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, env=environ, bufsize=0) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    return PipedFork.start("broker", ["sub", *arguments], environ=environ, stdout=stdout)
 
 
-def _read_line(process: Sub, file: str = "stdout") -> str:
+def _read_line(process: PipedFork, file: str = "stdout") -> str:
     stream = getattr(process, file)
     ready, _, _ = select.select([stream], [], [], BOUND_SECONDS)
     assert ready, f"nothing on {file}"

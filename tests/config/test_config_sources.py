@@ -118,6 +118,7 @@ SAMPLES: Mapping[str, tuple[str, object]] = {
     "daemon.node": ("web-1", "web-1"),
     "daemon.node_lease_seconds": ("7", 7.0),
     "metrics.http": ("open", "open"),
+    "console.http": ("off", "off"),
     "tracing.mode": ("on", "on"),
     "log.requests": ("on", "on"),
     "log.level": ("debug", "debug"),

@@ -6,8 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,11 @@ import pytest
 import trio
 
 from tests.actors.daemon_process import DaemonProcess
-from tests.actors.forks import run_fork
+from tests.actors.forks import run_fork, start_fork
 from tests.actors.model_server import PROSE, Call, ModelServer, open_model_server, verdict
 from tests.actors.redis_server import RedisServer, free_port
 
 ROOT = Path(__file__).parents[2]
-COMMAND = (sys.executable, "-m", "broker", "evaluate")
 BOUND_SECONDS = 15.0
 KEYS = ("GEMINI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_API_KEY", "PERPLEXITY_API_KEY")
 
@@ -51,43 +51,32 @@ def refusal(*arguments: str, **variables: str) -> tuple[int, str]:
 
 
 @asynccontextmanager
-async def worker(*arguments: str, **variables: str) -> AsyncIterator[tuple[trio.Process, list[str]]]:
-    """A worker that runs, and what it printed before it did. It must end well by SIGTERM, and log no error."""
-    async with trio.open_nursery() as nursery:
-        process = await nursery.start(
-            partial(
-                trio.run_process,
-                [*COMMAND, *arguments],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=environ(**variables),
-                check=False,
-            )
-        )
-        lines: list[str] = []
-        errors = bytearray()
+async def worker(*arguments: str, **variables: str) -> AsyncIterator[list[str]]:
+    """A worker that runs: what it printed before it did. It must end well by SIGTERM, and log no error."""
+    with tempfile.TemporaryFile() as log:
 
-        async def read_errors() -> None:
-            async for data in process.stderr:
-                errors.extend(data)
+        def errors() -> str:
+            log.seek(0)
+            return log.read().decode()
 
-        nursery.start_soon(read_errors)
-        try:
-            with trio.fail_after(BOUND_SECONDS):
-                printed = b""
-                while b"Ctrl-C ends it\n" not in printed:
-                    data = await process.stdout.receive_some()
-                    assert data, errors.decode()
-                    printed += data
-            lines += printed.decode().splitlines()
-            yield process, lines
-        finally:
-            process.terminate()
-            with trio.move_on_after(BOUND_SECONDS, shield=True) as scope:
-                await process.wait()
-            if scope.cancelled_caught:
+        process = start_fork("broker", ["evaluate", *arguments], environ=environ(**variables), stderr=log.fileno())
+        assert process.stdout is not None
+        with process.stdout as output:
+            try:
+                with trio.fail_after(BOUND_SECONDS):
+                    printed = b""
+                    while b"Ctrl-C ends it\n" not in printed:
+                        await trio.lowlevel.wait_readable(output)
+                        data = os.read(output.fileno(), 1 << 16)
+                        assert data, errors()
+                        printed += data
+                yield printed.decode().splitlines()
+            finally:
+                process.terminate()
+                with trio.CancelScope(shield=True), suppress(subprocess.TimeoutExpired):
+                    await trio.to_thread.run_sync(process.wait, BOUND_SECONDS)
                 process.kill()
-    assert (process.returncode, b'"level": "error"' in errors) == (0, False), errors.decode()
+        assert (process.returncode, '"level": "error"' in errors()) == (0, False), errors()
 
 
 async def stream(url: str, path: str, parameters: dict[str, str]) -> list[tuple[str, dict[str, Any]]]:
@@ -119,7 +108,7 @@ async def test_a_whole_council_streams_to_a_client(
     settings = tmp_path / "broker.toml"
     settings.write_text(f'[redis]\nurl = "{redis_server.url}"\nchannel_prefix = "app."\n')
     file = config(tmp_path, models.base_url, ('"slow"', '"key"'))
-    async with worker("--config", str(file), "--settings", str(settings)) as (_, lines):
+    async with worker("--config", str(file), "--settings", str(settings)) as lines:
         assert lines == [
             f"gemini      well at {models.base_url}: needs no key",
             f"claude      key at {models.base_url}: needs no key",
@@ -163,7 +152,7 @@ async def test_the_keys_that_are_there_are_said_and_never_shown(
     tmp_path: Path, redis_server: RedisServer, models: ModelServer
 ) -> None:
     file = ROOT / "conf" / "evaluators.toml"
-    async with worker("--config", str(file), "--redis", redis_server.url, OPENAI_API_KEY="sk-hunter2") as (_, lines):
+    async with worker("--config", str(file), "--redis", redis_server.url, OPENAI_API_KEY="sk-hunter2") as lines:
         assert [line.partition(": ")[2] for line in lines[:5]] == [
             "it has no key; set GEMINI_API_KEY",
             "it has no key; set ANTHROPIC_API_KEY",

@@ -11,9 +11,9 @@ from tests.fuzz.campaign import Campaign
 from tests.fuzz.target import Target
 from tests.fuzz.targets import TARGETS
 
-# About a second each.
-INPUTS = {"frames": 600, "settings": 800, "heads": 2500, "commands": 2500, "payloads": 3000}
-INPUTS_OF_OTHERS = 5000
+# About half a second each.
+INPUTS = {"frames": 300, "settings": 400, "heads": 1250, "commands": 1250, "payloads": 1500}
+INPUTS_OF_OTHERS = 2500
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -40,7 +40,7 @@ EVENTS = 10_000
 BATCH = 50
 BATCHES = EVENTS // BATCH
 SETTLED_SECONDS = 60.0
-FROZEN_SECONDS = 8.0
+FROZEN_SECONDS = 5.0
 FLAGS = ("--type", "kept.history_length=100000", "--type", "kept.history_seconds=600")
 QUICK_PINGS = ("--redis-ping-seconds", "0.5", "--redis-ping-timeout-seconds", "1", "--redis-connect-seconds", "1")
 PERSISTENCE = {
@@ -129,7 +129,7 @@ def nothing_yet() -> Truths:
     return {channel: Truth({STAMPED: 0}) for channel in CHANNELS}
 
 
-def clients(truths: Truths, daemon: DaemonProcess, *, one: int = 28, all: int = 8) -> list[Follower]:
+def clients(truths: Truths, daemon: DaemonProcess, *, one: int = 32, all: int = 2) -> list[Follower]:
     """A hundred: of Base, `broker.v1` and SSE `one` each on one channel; of the last two `all` each on all of them."""
     found: list[Follower] = []
     for number in range(one):

@@ -145,7 +145,7 @@ def test_with_sockets_of_systemd_and_its_manager(redis_server: RedisServer, row:
     with listening() as held:
         port = held.getsockname()[1]
         flags = ("--redis", redis_server.url)
-        old = Service(notify, folder / "old.log", (held,), flags, {**runtime, "WATCHDOG_USEC": "6000000"})
+        old = Service(notify, folder / "old.log", (held,), flags, {**runtime, "WATCHDOG_USEC": "1000000"})
         new = Service(notify, folder / "new.log", (), (*flags, "--takeover"), {**runtime, "NOTIFY_SOCKET": ""})
         last = Service(notify, folder / "last.log", (held,), flags, runtime)
         row.services += [old, new, last]

@@ -1,4 +1,4 @@
-"""Server-Sent Events in the envelope of `broker.v1`: each event says its channel and position; `since` goes on from there."""
+"""Server-Sent Events in the envelope of `broker.v1`: events say their channel and position, and `since` is one."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ def test_each_event_says_where_it_is_and_since_goes_on_from_there(
 ) -> None:
     with stream(daemon, "job_progress:1", "alerts", "ai_stream:x") as blocks:
         ((_, connected),) = take(blocks, 1)
+        assert connected["keepAliveMs"] == 15000
         starts = {start.pop("name"): start for start in connected["channels"]}
         assert [(name, start["recovered"], start["replay"]) for name, start in starts.items()] == [
             ("job_progress:1", False, 1),

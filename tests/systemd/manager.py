@@ -15,6 +15,8 @@ from pathlib import Path
 
 from attrs import define, field
 
+from tests.actors.forks import ForkedProcess, start_fork
+
 SECONDS = 30.0
 _HIGH = 200  # descriptors from here on are nobody's
 
@@ -72,6 +74,7 @@ class Service:
     Args:
         flags: of `broker serve`; it says where to listen only if these do.
         environ: variables besides those that the manager sets.
+        is_forked: whether its interpreter may be a fork (tests/actors/forks.py).
     """
 
     notify: NotifySocket
@@ -79,29 +82,30 @@ class Service:
     sockets: Sequence[socket.socket]
     flags: tuple[str, ...]
     environ: Mapping[str, str] = field(factory=dict)
-    process: subprocess.Popen[str] = field(init=False)
+    is_forked: bool = True
+    process: subprocess.Popen[str] | ForkedProcess = field(init=False)
     expected_errors: set[str] = field(factory=set)
 
     def start(self) -> None:
         """Start it, and do not wait."""
-        command, high = activated(
-            [sys.executable, "-m", "broker", "serve", "--log-format", "json", *self.flags], self.sockets
-        )
+        arguments = ["serve", "--log-format", "json", *self.flags]
         clean = {key: text for key, text in os.environ.items() if not key.startswith("BROKER_") and key != "REDIS_URL"}
-        told = {"NOTIFY_SOCKET": self.notify.address, "LISTEN_FDS": str(len(high)), "LISTEN_FDNAMES": "a:b"}
-        try:
-            with open(self.log_path, "ab") as log:
-                self.process = subprocess.Popen(
-                    command,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    text=True,
-                    pass_fds=high,
-                    env={**clean, **told, **self.environ},
+        told = {"NOTIFY_SOCKET": self.notify.address, "LISTEN_FDS": str(len(self.sockets)), "LISTEN_FDNAMES": "a:b"}
+        environ = {**clean, **told, **self.environ}
+        with open(self.log_path, "ab") as log:
+            if self.is_forked:
+                self.process = start_fork(
+                    "broker", arguments, environ=environ, stderr=log.fileno(), sockets=self.sockets
                 )
-        finally:
-            for number in high:
-                os.close(number)
+                return
+            command, high = activated([sys.executable, "-m", "broker", *arguments], self.sockets)
+            try:
+                self.process = subprocess.Popen(
+                    command, stdout=subprocess.PIPE, stderr=log, text=True, pass_fds=high, env=environ
+                )
+            finally:
+                for number in high:
+                    os.close(number)
 
     def wait_ready(self) -> None:
         try:

@@ -43,8 +43,10 @@ def start(tmp_path: Path, held: socket.socket) -> Iterator[StartService]:
     started: list[Service] = []
     notify = NotifySocket(str(tmp_path / "notify"))
 
-    def start_service(*flags: str, sockets: tuple[socket.socket, ...] = (held,), **environ: str) -> Service:
-        service = Service(notify, tmp_path / f"{len(started)}.log", sockets, flags, environ)
+    def start_service(
+        *flags: str, sockets: tuple[socket.socket, ...] = (held,), is_forked: bool = True, **environ: str
+    ) -> Service:
+        service = Service(notify, tmp_path / f"{len(started)}.log", sockets, flags, environ, is_forked)
         service.start()
         started.append(service)
         return service
@@ -79,7 +81,8 @@ def test_a_life(redis: RedisServer, held: socket.socket, start: StartService) ->
     """From a client that comes before the daemon to the last datagram."""
     port = port_of(held)
     early = SsePeer(port, "feed:1")
-    service = start("--redis", redis.url, WATCHDOG_USEC=str(round(WATCHDOG_SECONDS * 1e6)))
+    watchdog = str(round(WATCHDOG_SECONDS * 1e6))
+    service = start("--redis", redis.url, is_forked=False, WATCHDOG_USEC=watchdog)  # as systemd does it
     pump([early], lambda: early.is_open)
     service.wait_ready()
     assert first_line(service).endswith(f" listens on 127.0.0.1:{port}")  # and nowhere else
