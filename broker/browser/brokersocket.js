@@ -98,7 +98,7 @@ export function openSocketSession(call, { url, getToken, userId, pace }, events,
     try {
       message = { ...JSON.parse(text) };
     } catch {
-      return end({ error: new BrokerError("bad_text", "what was sent is no JSON") });
+      return end({ error: new BrokerError("bad_text", "no JSON came") });
     }
     const name = message.name ?? message.channel;
     const isOld = leaving.has(name);

@@ -60,7 +60,7 @@ export function openStreamSession(call, settings, events, names) {
   function turnAway() {
     const surplus = isOver || !current ? [] : [...names].slice(settings.channelsMax);
     const words = `over SSE at most ${settings.channelsMax} channels`;
-    if (transport === "sse") {
+    if (transport === "sse" || typeof WebSocket !== "function") {
       const message = `${words}; unsubscribe from some`;
       for (const name of surplus) {
         events.onRefused(name, new BrokerError("too_many_subscriptions", message));

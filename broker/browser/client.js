@@ -13,6 +13,9 @@ import { Topic } from "./topic.js";
 
 const NAME = /^[\w\-.@=+~]{1,128}(:[\w\-.@=+~]{1,128}){0,2}$/;
 
+/** With a host, or a path of the page's own; or nothing. */
+const ADDRESS = /^((http|ws)s?:\/\/[^/]|\/|$)/i;
+
 /** One client. */
 export class Client {
   /** A snapshot, replaced on change. @type {import("./index.js").ClientStatus} */
@@ -35,13 +38,7 @@ export class Client {
     if (getToken && typeof getToken !== "function") {
       throw new TypeError("getToken is a function that gives a token");
     }
-    let protocol = "";
-    try {
-      protocol = new URL(url ?? "/", "http://page").protocol;
-    } catch {
-      // It is said below.
-    }
-    if (!/^(http|ws)s?:$/.test(protocol)) {
+    if (!ADDRESS.test(url ?? "")) {
       throw new TypeError(`url "${url}": write https://host, or /path of the page's own`);
     }
     this.#options = options;
@@ -49,7 +46,7 @@ export class Client {
 
   /** Where the daemon is, without a slash at the end. */
   get url() {
-    const { url = "/" } = this.#options;
+    const url = this.#options.url || "/";
     const page = globalThis.location?.href;
     if (!page && !/^\w+:/.test(url)) throw new TypeError(`url "${url}": write https://host here`);
     const { origin, pathname } = new URL(url, page);

@@ -42,7 +42,7 @@ const MISSES_MAX = 3;
  */
 /**
  * The same object for all sessions of a link, which learn. `channelsMax`: how many a stream takes.
- * @typedef {LinkOptions & { pace: Pace, channelsMax: number, hasWarned: boolean }} SessionOptions
+ * @typedef {LinkOptions & { pace: Pace, channelsMax: number, hasWarned?: boolean }} SessionOptions
  */
 /** @typedef {import("./redial.js").Line & { sync(name: string): void }} Session */
 
@@ -67,20 +67,13 @@ export function openLink(options, events) {
   let session = null;
   const { transport = "auto" } = options;
   const hasBoth = transport === "auto" && typeof WebSocket === "function";
+  let isSse = transport === "sse" || (transport === "auto" && !hasBoth);
+  // In a row, since a WebSocket was open.
+  let misses = Infinity;
   // The daemon takes 2000 commands at once and 100 a second, and streams of 32 channels, if its
   // settings do not say otherwise.
-  const pace = { burst: 900, waitMs: 25 };
-  let isSse = transport === "sse" || (transport === "auto" && !hasBoth);
-  let hadSocket = false;
-  let misses = 0;
   /** @type {SessionOptions} */
-  const settings = {
-    ...options,
-    transport: isSse ? "sse" : transport,
-    pace,
-    channelsMax: 32,
-    hasWarned: false,
-  };
+  const settings = { ...options, pace: { burst: 900, waitMs: 25 }, channelsMax: 32 };
 
   /** @param {import("./redial.js").Call} call */
   function dial(call) {
@@ -102,10 +95,7 @@ export function openLink(options, events) {
               return;
             }
             isOpen = true;
-            if (!isSse) {
-              hadSocket = true;
-              misses = 0;
-            }
+            if (!isSse) misses = 0;
             call.opened(facts);
           },
           ended({ error, isFinal, waitMs }) {
@@ -115,7 +105,7 @@ export function openLink(options, events) {
               return call.ended({ error, isFinal, waitMs });
             }
             if (!isSse) misses += 1;
-            const isKept = !isSse && hadSocket && misses < MISSES_MAX;
+            const isKept = !isSse && misses < MISSES_MAX;
             // Where the other one fails too, it is this one's turn again.
             if (!isKept) isSse = !isSse;
             if (isSecond || isKept) return call.ended({ error });

@@ -134,7 +134,7 @@ export class Redial {
     if (!error.willRetry) return this.#rest({ state: "failed", error, attempt });
     // What the other end asks for holds once; who is cut off again and again waits longer.
     const jitter = jitterMs(backoff, attempt);
-    const askedMs = Number(waitMs) >= 0 ? Number(waitMs) : undefined;
+    const askedMs = (waitMs ?? -1) >= 0 ? waitMs : undefined;
     this.#wait(attempt > 1 ? Math.max(askedMs ?? 0, jitter) : askedMs ?? jitter, error);
   }
 

@@ -86,9 +86,7 @@ export class Subscription extends Reader {
   lost(reason, from, to, count) {
     const { channel } = this;
     const timestamp = new Date().toISOString();
-    /** @type {import("./index.js").Gap} */
-    const gap = { type: "gap", channel, reason, from, to, timestamp };
-    this.onGap(count ? { ...gap, count } : gap);
+    this.onGap({ type: "gap", channel, reason, from, to, count, timestamp });
   }
 
   /** @returns {AsyncGenerator<any, void, void>} */

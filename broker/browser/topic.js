@@ -102,8 +102,9 @@ export class Topic {
       if (!this.#isLive) return;
       // A connection that several tabs share came back by itself.
       for (const subscription of this.subscriptions) {
+        // Who is deaf has a question of its own.
         subscription.isTold = subscription.isDeaf;
-        if (!subscription.isDeaf) subscription.begin(subscription.place, recovered, replay);
+        subscription.begin(subscription.place, recovered, replay);
       }
       return;
     }

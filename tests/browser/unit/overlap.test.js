@@ -66,6 +66,44 @@ test.each([
   expect(score.take().map(([event]) => event)).toEqual(told);
 });
 
+test("who comes in a handler hears what comes in the same piece behind its replay", async () => {
+  const { client, first } = await live();
+  const late = listener();
+  client.subscribe("job:1", {
+    onEvent(event) {
+      if (event === 2) client.subscribe("job:1", late.options);
+    },
+  });
+  await settled();
+  const facts = [2, 3, 4].map((event) => ({ channel: "job:1", position: `5:${event}:0`, event }));
+  await first.write(facts.map((each) => `data: ${JSON.stringify(each)}\n\n`).join(""));
+  expect(late.take()).toEqual([
+    ["subscribed", "5:1:0", false],
+    [2, "5:2:0"],
+    [3, "5:3:0"],
+    [4, "5:4:0"],
+  ]);
+});
+
+test("a gap that belongs to an older question leaves the new one open", async () => {
+  const { client, one, first } = await live();
+  await first.end();
+  await vi.advanceTimersByTimeAsync(750);
+  await gathered();
+  const second = FakeRequest.last;
+  await second.greet([start("job:1"), start("score:1", null)]);
+  client.subscribe("job:2");
+  await gathered();
+  const gap = { type: "gap", channel: "job:1", reason: "trimmed", from: "5:1:0", to: "5:7:7" };
+  await second.say(gap, "gap");
+  await FakeRequest.last.greet([start("job:1"), start("score:1", null), start("job:2")]);
+  await FakeRequest.last.say(gap, "gap");
+  expect(one.take()).toEqual([
+    ["subscribed", "5:1:0", false],
+    ["gap", "trimmed", "5:1:0", "5:7:7"],
+  ]);
+});
+
 async function open(count) {
   const client = make();
   const told = [];

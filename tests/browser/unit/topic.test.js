@@ -147,6 +147,21 @@ test("with a newer place the others are asked for again, so that they miss nothi
   expect(asked(socket)).toEqual([]);
 });
 
+test("who comes while the channel itself is behind waits with it", async () => {
+  const { client, socket } = await live();
+  await join(client, { since: "5:9:9" });
+  asked(socket);
+  socket.subscribed(CHANNEL, "5:9:9", true);
+  expect(asked(socket)).toEqual(["unsubscribe", "5:4:4"]);
+  const late = [await join(client), await join(client, { since: "5:4:4" })];
+  event(socket, 10);
+  socket.subscribed(CHANNEL, "5:4:4", true);
+  for (let offset = 5; offset <= 11; offset += 1) event(socket, offset);
+  const due = [5, 6, 7, 8, 9, 10, 11];
+  const had = late.map((each) => each.take().slice(1).map(([number]) => number));
+  expect(had).toEqual([[3, 4, ...due], due]);
+});
+
 test("each place is asked for by itself: it may be one that Redis has lost", async () => {
   const { client, socket } = await live();
   const older = await join(client, { since: "5:2:2" });
