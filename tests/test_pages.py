@@ -180,6 +180,7 @@ def test_every_file_of_the_client_is_served_and_nothing_else_is(start: Start) ->
         "/client/INDEX.js",
         "/console/../index.js",
         "/console/index.html/x",
+        "/console/index.html",
         "/console/",
     ):
         answer = ask(daemon, target)

@@ -73,7 +73,8 @@ def add_routes(app: QuartTrio, services: Services) -> None:
     @app.get("/console/<name>")
     async def file(name: str) -> Response:
         _check_console(services)
-        return _console_answer(console.get(name))
+        # Its links are those of `/`.
+        return _console_answer(None if name == "index.html" else console.get(name))
 
     @app.get("/console/facts.json")
     async def facts() -> Response:

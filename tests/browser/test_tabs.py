@@ -181,6 +181,8 @@ def test_a_leader_that_is_left_and_comes_back_and_a_connection_that_breaks(
         for page in pages:
             assert check(page, publishing, readers=1) == {"tab": []}
             wait_gaps(page, NO_HISTORY, ["no_history", "no_history"])
+        # At first, under another leader, and after the cut.
+        wait_begun(follower, publishing.channel, 1, times=3)
         call(follower, "read", "tab", "late", publishing.channel)
         call(follower, "read", "tab", "with a place", publishing.channel, {"since": position})
         wait_begun(follower, publishing.channel, 3)
