@@ -19,7 +19,8 @@ export default defineConfig({
     include: ["unit/**/*.test.js"],
     // A file that needs a page begins with `// @vitest-environment happy-dom`.
     environment: "node",
-    isolate: true,
+    // Each file anew in the same thread: what a test changes it puts back.
+    isolate: false,
     // Threads start sooner than processes; the tests of the whole project run beside them.
     pool: "threads",
     maxWorkers: 1,

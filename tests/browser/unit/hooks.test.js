@@ -5,7 +5,9 @@ import { act, createElement } from "react";
 import { expect, test, vi } from "vitest";
 
 import * as hooks from "@broker/client/react";
-import { client, frame, publish, publishAt, render, renders, root, seen } from "./hooks_stage.js";
+import { client, frame, publish, publishAt, render, renders, root, seen, setStage } from "./hooks_stage.js";
+
+setStage();
 
 test("who comes back goes on; StrictMode subscribes once at a time", async () => {
   await render("useChannel", "a:1");

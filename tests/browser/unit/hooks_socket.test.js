@@ -5,7 +5,9 @@ import { act, createElement } from "react";
 import { expect, test, vi } from "vitest";
 
 import * as hooks from "@broker/client/react";
-import { client, frame, render, root, seen } from "./hooks_stage.js";
+import { client, frame, render, root, seen, setStage } from "./hooks_stage.js";
+
+setStage();
 
 test("a component's messages wait for the socket, up to a bound that is told", async () => {
   const told = [];

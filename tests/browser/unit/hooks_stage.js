@@ -54,20 +54,23 @@ export let root;
 export let seen;
 export let renders;
 
-beforeEach(() => {
-  vi.useFakeTimers();
-  client = fakeClient();
-  root = createRoot(document.createElement("div"));
-  renders = 0;
-});
+/** A new client for each test of the file that calls this; nothing of it is left behind. */
+export function setStage() {
+  beforeEach(() => {
+    vi.useFakeTimers();
+    client = fakeClient();
+    root = createRoot(document.createElement("div"));
+    renders = 0;
+  });
 
-afterEach(async () => {
-  await act(() => root.unmount());
-  await frame();
-  expect(client.live).toEqual([]);
-  expect(client.listenerCount).toBe(0);
-  vi.useRealTimers();
-});
+  afterEach(async () => {
+    await act(() => root.unmount());
+    await frame();
+    expect(client.live).toEqual([]);
+    expect(client.listenerCount).toBe(0);
+    vi.useRealTimers();
+  });
+}
 
 function Probe({ hook, args }) {
   renders += 1;
