@@ -84,12 +84,17 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
 @pytest.fixture
 def start_daemon(tmp_path: Path) -> Iterator[Callable[..., DaemonProcess]]:
     """Starts daemons: `start_daemon(redis_url, *flags)`. A test whose daemon logs an error fails."""
+    yield from daemons(tmp_path)
+
+
+def daemons(folder: Path) -> Iterator[Callable[..., DaemonProcess]]:
+    """What starts daemons, for a fixture; their logs are in `folder`. In the end they are stopped, and looked at."""
     started: list[DaemonProcess] = []
 
     def start(
         redis_url: str | None, *flags: str, environ: dict[str, str] | None = None, is_forked: bool = True
     ) -> DaemonProcess:
-        log = tmp_path / f"daemon-{len(started)}.log"
+        log = folder / f"daemon-{len(started)}.log"
         daemon = DaemonProcess(redis_url, log, ("--log-format", "json", *flags), environ or {}, is_forked=is_forked)
         started.append(daemon)
         daemon.start()
@@ -99,8 +104,7 @@ def start_daemon(tmp_path: Path) -> Iterator[Callable[..., DaemonProcess]]:
     for daemon in started:
         if hasattr(daemon, "port"):
             daemon.stop()
-    for daemon in started:
-        assert errors_of(daemon) == []
+    assert [error for daemon in started for error in errors_of(daemon)] == []
 
 
 @pytest.fixture

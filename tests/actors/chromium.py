@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -180,13 +180,18 @@ def serve_pages(context: BrowserContext) -> None:
 
 @define(eq=False)
 class PageServer:
-    """The pages on an origin of their own: http://127.0.0.1:<port>/pages/<name>.html, in a thread."""
+    """The pages on an origin of their own: http://127.0.0.1:<port>/pages/<name>.html, in a thread.
 
+    Args:
+        handler: what answers; that of the pages, if not given.
+    """
+
+    handler: Callable[..., BaseHTTPRequestHandler] = field(factory=lambda: _PageHandler)
     _server: ThreadingHTTPServer = field(init=False)
     _thread: threading.Thread = field(init=False)
 
     def start(self) -> None:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _PageHandler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self._thread.start()
 

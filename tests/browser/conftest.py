@@ -33,7 +33,7 @@ import pytest
 from tests.actors.chromium import Chromium, Complaints, PageServer, bundle, missing, serve_pages
 from tests.actors.daemon_process import DaemonProcess
 from tests.actors.redis_server import RedisServer
-from tests.conftest import errors_of
+from tests.conftest import daemons
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
@@ -141,20 +141,7 @@ def module_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 @pytest.fixture(scope="module")
 def start_module_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., DaemonProcess]]:
     """Starts daemons for a test file: `start_module_daemon(redis_url, *flags)`. They may log no error."""
-    started: list[DaemonProcess] = []
-
-    def start(redis_url: str | None, *flags: str, environ: dict[str, str] | None = None) -> DaemonProcess:
-        log = tmp_path_factory.mktemp("daemon") / "daemon.log"
-        daemon = DaemonProcess(redis_url, log, ("--log-format", "json", *flags), environ or {})
-        started.append(daemon)
-        daemon.start()
-        return daemon
-
-    yield start
-    for daemon in started:
-        if hasattr(daemon, "port"):
-            daemon.stop()
-    assert [error for daemon in started for error in errors_of(daemon)] == []
+    yield from daemons(tmp_path_factory.mktemp("daemons"))
 
 
 @pytest.fixture(scope="module")

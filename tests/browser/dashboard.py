@@ -10,14 +10,11 @@ import importlib.util
 import os
 import shutil
 import subprocess
-import threading
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
-from attrs import define, field
-
-from tests.actors.chromium import NODE_MODULES
+from tests.actors.chromium import NODE_MODULES, PageServer
 
 ROOT = Path(__file__).parents[2]
 APP = ROOT / "docs" / "examples" / "dashboard"
@@ -57,28 +54,9 @@ def build(folder: Path, daemon_url: str) -> None:
     run(folder, "vite", "build", "--logLevel", "warn", VITE_BROKER_URL=daemon_url)
 
 
-@define(eq=False)
-class AppServer:
-    """`folder`/dist on a free port, in a thread. It need not be there yet."""
-
-    folder: Path
-    _server: ThreadingHTTPServer = field(init=False)
-    _thread: threading.Thread = field(init=False)
-
-    def start(self) -> None:
-        handler = partial(_Handler, directory=str(self.folder / "dist"))
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        self._thread.start()
-
-    @property
-    def origin(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+def app_server(folder: Path) -> PageServer:
+    """Serves `folder`/dist, which need not be there yet."""
+    return PageServer(partial(_Handler, directory=str(folder / "dist")))
 
 
 class _Handler(SimpleHTTPRequestHandler):

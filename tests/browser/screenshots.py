@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from tests.actors.chromium import Chromium, missing
 from tests.actors.daemon_process import DaemonProcess, clean_environ
 from tests.actors.redis_server import free_port
-from tests.browser.dashboard import ROOT, AppServer, build, prepare
+from tests.browser.dashboard import ROOT, app_server, build, prepare
 from tests.browser.picture import with_few_colours
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def main() -> int:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         prepare(folder / "app")
-        server = AppServer(folder / "app")
+        server = app_server(folder / "app")
         server.start()
         stack.callback(server.stop)
         embedded = free_port()

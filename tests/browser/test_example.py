@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from queue import Queue
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,10 @@ import trio
 
 from broker.evaluation import serve
 from broker.evaluation.demo import MODELS, handlers
-from tests.actors.chromium import Complaints, axe_faults
+from tests.actors.chromium import Complaints, PageServer, axe_faults
 from tests.actors.daemon_process import DaemonProcess
 from tests.actors.redis_server import RedisServer
-from tests.browser.dashboard import AppServer, build, prepare, run
+from tests.browser.dashboard import app_server, build, prepare, run
 from tests.evaluation.answers import Answers, request
 
 if TYPE_CHECKING:
@@ -35,11 +36,17 @@ EMPTY = {
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory, chromium: object) -> Iterator[AppServer]:
-    """Where the app is; it is built by whoever knows its daemon."""
+def app_folder(tmp_path_factory: pytest.TempPathFactory, chromium: object) -> Path:
+    """The app's sources, and the packages that they import."""
     folder = tmp_path_factory.mktemp("example") / "dashboard"
     prepare(folder)
-    server = AppServer(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def app(app_folder: Path) -> Iterator[PageServer]:
+    """Where the app is; it is built by whoever knows its daemon."""
+    server = app_server(app_folder)
     server.start()
     yield server
     server.stop()
@@ -47,10 +54,10 @@ def app(tmp_path_factory: pytest.TempPathFactory, chromium: object) -> Iterator[
 
 @pytest.fixture(scope="module")
 def daemon(
-    app: AppServer, module_redis: RedisServer, start_module_daemon: Callable[..., DaemonProcess]
+    app: PageServer, app_folder: Path, module_redis: RedisServer, start_module_daemon: Callable[..., DaemonProcess]
 ) -> DaemonProcess:
     daemon = start_module_daemon(module_redis.url, "--listen-allowed-origins", app.origin)
-    build(app.folder, daemon.url)
+    build(app_folder, daemon.url)
     return daemon
 
 
@@ -74,7 +81,7 @@ def worker(module_redis: RedisServer) -> Iterator[None]:
 
 @pytest.fixture
 def open_app(
-    app: AppServer, daemon: DaemonProcess, open_url: Callable[..., Page], new_context: Callable[..., BrowserContext]
+    app: PageServer, daemon: DaemonProcess, open_url: Callable[..., Page], new_context: Callable[..., BrowserContext]
 ) -> Callable[..., Page]:
     """Opens the app with things of a name of their own: `open_app("one", **playwright_options)`."""
 
@@ -150,9 +157,9 @@ def publish_alert(redis: RedisServer, name: str, number: int, **more: Any) -> No
     )
 
 
-def test_types(app: AppServer) -> None:
+def test_types(app_folder: Path) -> None:
     """`npm run check` of the app."""
-    run(app.folder, "tsc", "--noEmit")
+    run(app_folder, "tsc", "--noEmit")
 
 
 def test_each_card_shows_what_is_published(open_app: Callable[..., Page], module_redis: RedisServer) -> None:
