@@ -47,6 +47,7 @@ def test_where_no_websocket_passes_it_reads_a_stream(
         assert check(page, publishing, readers=1) == {"auto": []}
         assert (page.evaluate("() => clients.auto.status.transport"), wire.stopped) == ("sse", 1)
         assert module_daemon.stats()["websocket"]["totalConnections"] == 0
+        page.close()  # before the wire, or it tries to come back
 
 
 def test_a_frozen_page_goes_on_where_it_was(
