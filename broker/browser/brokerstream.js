@@ -144,7 +144,7 @@ export function openStreamSession(call, settings, events, names) {
       current?.line.hangUp();
       current = stream;
       next = null;
-      overlap.end();
+      overlap.end(asked);
       if (keepAliveMs) line.expect(keepAliveMs);
       call.opened({ transport: "sse", clientId });
       if (isOver) return;

@@ -3,7 +3,7 @@
 // Law: the new stream begins with what the old one ended with, as far as both have it. That is
 // passed over, for `WINDOW_MS`. Not where the bytes are no evidence, as a channel repeats
 // itself: better twice than never.
-// Bound: `KEPT_MAX` events of each channel.
+// Bound: `KEPT_MAX` events of each channel that is read.
 
 const KEPT_MAX = 1000;
 const WINDOW_MS = 1000;
@@ -25,11 +25,19 @@ export class Overlap {
     this.#later = new Map();
   }
 
-  /** It is read now, and the old one is no more. */
-  end() {
+  /**
+   * It is read now, and the old one is no more.
+   * @param {Set<string>} names its channels; the others are forgotten
+   */
+  end(names) {
     this.#had = this.#later;
     this.#later = new Map();
     this.#endsAt = Date.now() + WINDOW_MS;
+    for (const channel of this.#last.keys()) {
+      if (channel === null || names.has(channel)) continue;
+      this.#last.delete(channel);
+      this.#repeating.delete(channel);
+    }
   }
 
   /**

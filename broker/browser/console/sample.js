@@ -28,7 +28,7 @@ import { inside } from "./figures.js";
  */
 
 /** What is drawn as a rate. @type {Record<string, string[]>} */
-export const RATES = {
+const RATES = {
   messages: ["delivery", "messages"],
   deliveries: ["delivery", "deliveries"],
   bytes: ["delivery", "bytes"],

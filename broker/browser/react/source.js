@@ -263,7 +263,7 @@ export class Member {
  * @param {(drop: () => void) => S} make
  * @returns {S}
  */
-export function findSource(owner, key, make) {
+function findSource(owner, key, make) {
   let sources = sourcesOf.get(owner);
   if (!sources) sourcesOf.set(owner, (sources = new Map()));
   const there = sources;

@@ -9,7 +9,7 @@
  * again; it gets those, then `lagged`, and asks for its channels anew, each from its place.
  */
 
-export const ITEMS_MAX = 5000;
+const ITEMS_MAX = 5000;
 
 /**
  * @typedef {object} Outgoing
