@@ -9,9 +9,10 @@ BIN := $(VENV)/bin
 PREFIX ?= /usr/local
 
 MINUTES ?= 10
+SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test check fuzz bench soak docs-settings events-types npm example screenshots clean install-systemd deb
+.PHONY: help run install test check faults fuzz bench soak docs-settings events-types npm example screenshots clean install-systemd deb
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -32,6 +33,9 @@ check: $(VENV)/installed-test ## Types and lint
 	$(BIN)/ruff format --check --config conf/ruff.toml broker tests
 	$(BIN)/mypy
 
+faults: $(VENV)/installed-test ## Try every promise of docs/reliability.md at full size, and measure; ROW=5 SEED=7 for one again
+	@$(BIN)/python -m tests.faults --json dist/faults.json --seed $(SEED) $(addprefix --row ,$(ROW))
+
 fuzz: $(VENV)/installed-test ## Try a million bad inputs on everything that reads them, without sockets
 	$(BIN)/python -m tests.fuzz --inputs 1000000 --workers 2
 
@@ -39,7 +43,7 @@ bench: $(VENV)/installed-test ## Measure this machine: CPU and deliveries a seco
 	$(BIN)/python -m tests.bench
 
 soak: $(VENV)/installed-test ## Live with a daemon for MINUTES=10, then see that nothing is left over
-	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(filter-out 0,$(SEED)),--seed $(SEED))
 
 events-types: $(VENV)/installed ## Write broker/browser/events.d.ts anew from the event classes
 	$(BIN)/python -m broker.events.typescript > broker/browser/events.d.ts
