@@ -12,7 +12,7 @@ MINUTES ?= 10
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test check faults fuzz bench soak docs-settings events-types npm example screenshots clean install-systemd deb
+.PHONY: help run install test check faults mutants stress fuzz bench soak docs-settings events-types npm example screenshots clean install-systemd deb
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -36,8 +36,14 @@ check: $(VENV)/installed-test ## Types and lint
 faults: $(VENV)/installed-test ## Try every promise of docs/reliability.md at full size, and measure; ROW=5 SEED=7 for one again
 	@$(BIN)/python -m tests.faults --json dist/faults.json --seed $(SEED) $(addprefix --row ,$(ROW))
 
-fuzz: $(VENV)/installed-test ## Try a million bad inputs on everything that reads them, without sockets
-	$(BIN)/python -m tests.fuzz --inputs 1000000 --workers 2
+mutants: $(VENV)/installed-test ## Put deliberate bugs into a copy, and see that the fault suite finds each
+	$(BIN)/python -m tests.faults.mutants
+
+stress: $(VENV)/installed-test ## Play every scenario of tests/stress on three daemons at once; SEED=7 for one run again
+	@$(BIN)/python -m tests.stress $(if $(filter-out 0,$(SEED)),--seed $(SEED))
+
+fuzz: $(VENV)/installed-fuzz ## Try bad inputs for MINUTES=10 on everything that reads them, without sockets, and keep what is new
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) --workers 2
 
 bench: $(VENV)/installed-test ## Measure this machine: CPU and deliveries a second, WebSocket and SSE
 	$(BIN)/python -m tests.bench
@@ -86,3 +92,8 @@ $(VENV)/installed: setup.cfg pyproject.toml | $(VENV)/bin/python
 $(VENV)/installed-test: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@ $(VENV)/installed
+
+# Where there is no wheel of atheris, `make fuzz` does without.
+$(VENV)/installed-fuzz: $(VENV)/installed-test
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]' || echo "atheris cannot be installed here" >&2
+	@touch $@

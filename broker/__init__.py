@@ -4,4 +4,4 @@
 `broker.events`, `broker.publisher`, `broker.subscriber` and `broker.evaluation`; everything else is the daemon.
 """
 
-__version__ = "0.6.0"
+__version__ = "0.7.0"

@@ -17,7 +17,7 @@ import trio
 from attrs import define, field
 
 from broker import eventstream
-from broker.client import Client
+from broker.client import Client, fenced
 from broker.config.sections import Sse
 from broker.ending import (
     DISCONNECTED,
@@ -95,9 +95,10 @@ class AnswerStream:
         if ending in (LEFT, VANISHED, REQUEST_TOO_BIG):
             return b""
         last = _LAST_WORDS.get(ending, _no_words)(self._client)
+        head, self._head = self._head, b""  # still there where opening it failed
         if not self._chunked:
-            return last
-        return (eventstream.chunk(last) if last else b"") + eventstream.END_OF_CHUNKS
+            return head + last
+        return head + (eventstream.chunk(last) if last else b"") + eventstream.END_OF_CHUNKS
 
     @property
     def awaits_peer(self) -> bool:
@@ -117,6 +118,7 @@ class AnswerStream:
         for event in untold:
             self.tell(event)
 
+    @fenced
     def tell(self, event: bytes) -> None:
         """Send an event that is for the client's user, on no channel."""
         if self._untold is None:

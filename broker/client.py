@@ -5,7 +5,8 @@ task, the outbox's writer, runs only while the kernel does not take what is sent
 client gone calls `end`, which never waits: the client then says goodbye by itself, under a deadline,
 and leaves the hub before its socket closes.
 
-Laws: nothing but this task closes the socket; every client has one ending, the first that was named.
+Laws: nothing but this task closes the socket; every client has one ending, the first that was named. Whatever is
+called for one client, from whichever task, and raises, ends that client and nobody else (`fenced`, `Client.fail`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
-from typing import Protocol
+from functools import wraps
+from typing import Any, Protocol, TypeVar
 
 import structlog
 import trio
@@ -37,6 +39,7 @@ from broker.outboxpool import OutboxPool
 from broker.sealedoutbox import outbox_for
 
 RECEIVE_BYTES = 16 * 1024
+T = TypeVar("T", bound=Callable[..., None])
 
 log = structlog.get_logger(__name__)
 
@@ -121,7 +124,7 @@ class Client:
             self.outbox = outbox_for(
                 self._socket,
                 nursery,
-                self.end,
+                self._troubled,
                 self._bounds.outbox_max_bytes,
                 self._bounds.outbox_max_age_seconds,
                 self._bounds.patience_seconds,
@@ -132,8 +135,7 @@ class Client:
                 try:
                     await self._read()
                 except Exception:
-                    log.exception("client failed", client=self.id)
-                    self.end(INTERNAL_ERROR)
+                    self.fail()
                 try:
                     abort = not await self._farewell()
                 except Exception:
@@ -141,7 +143,10 @@ class Client:
             finally:
                 # Before the nursery closes: a delivery may still want to start the writer in it.
                 self.outbox.close(abort=abort)
-                conversation.closed()
+                try:
+                    conversation.closed()
+                except Exception:
+                    log.exception("client failed while it left", client=self.id)
             nursery.cancel_scope.cancel()
         return self.ending or VANISHED
 
@@ -151,6 +156,16 @@ class Client:
             self.ending = ending
             if self._scope is not None:
                 self._scope.cancel()
+
+    def fail(self) -> None:
+        """Something was raised, and is being handled, that nobody expected: the log has it, and the client ends.
+
+        Synchronous; never waits. What is delivered later is not taken: it would hide what was not.
+        """
+        if self.ending is not INTERNAL_ERROR:
+            log.exception("client failed", client=self.id)
+        self.outbox.finish(b"", drop_unsent=False)
+        self.end(INTERNAL_ERROR)
 
     def end_at(self, due: float, ending: Ending) -> None:
         """Have the client end at a time, in loop seconds, unless `spare` is called first. Before it runs."""
@@ -178,6 +193,12 @@ class Client:
             tuple(self.conversation.channel_names),
             self.ending is None,
         )
+
+    def _troubled(self, ending: Ending) -> None:
+        if ending is INTERNAL_ERROR:
+            self.fail()
+        else:
+            self.end(ending)
 
     async def _read(self) -> None:
         conversation, sock = self.conversation, self._socket
@@ -242,3 +263,16 @@ class Client:
             if not data:
                 return
             self.conversation.receive(data)
+
+
+def fenced(method: T) -> T:
+    """For what others call, of an object with a `_client`: what it raises ends that client, and not the caller."""
+
+    @wraps(method)
+    def call(self: Any, *arguments: Any) -> None:
+        try:
+            method(self, *arguments)
+        except Exception:
+            self._client.fail()
+
+    return call  # type: ignore[return-value]

@@ -51,7 +51,8 @@ class Clientele:
     _past_events: Counter[str] = Factory(Counter)
     connected: Counter[str] = field(init=False, factory=Counter)  # clients, by transport
     endings: Counter[str] = field(init=False, factory=Counter)  # by name, since the start
-    _expiring: list[tuple[float, int, Client, Identity]] = Factory(list)  # a heap
+    # A heap. By id: who has left is in here until its token is over, and what it had must not stay as long.
+    _expiring: list[tuple[float, int, str, Identity]] = Factory(list)
     _serial: Iterator[int] = Factory(count)
     _expiring_max: int = field(init=False, default=1000)
     pool: OutboxPool = field(init=False)  # what waits for all of them
@@ -131,8 +132,9 @@ class Clientele:
         """End every client whose token is over by now."""
         expiring, now = self._expiring, self.clock()
         while expiring and expiring[0][0] <= now:
-            _, _, client, identity = heapq.heappop(expiring)
-            if client.identity is identity:
+            _, _, id, identity = heapq.heappop(expiring)
+            client = self._clients.get(id)
+            if client is not None and client.identity is identity:
                 client.end(TOKEN_EXPIRED)
 
     def listed(self, transport: str, most: int) -> list[ClientStatistics]:
@@ -173,7 +175,7 @@ class Clientele:
         if identity.user_id is not None:
             self._by_user.setdefault(identity.user_id, {})[client] = None
         if identity.expires_at is not None:
-            heapq.heappush(self._expiring, (identity.expires_at, next(self._serial), client, identity))
+            heapq.heappush(self._expiring, (identity.expires_at, next(self._serial), client.id, identity))
             if len(self._expiring) > self._expiring_max:
                 self._forget_gone()
 
@@ -186,8 +188,9 @@ class Clientele:
 
     def _forget_gone(self) -> None:
         """Whoever left is still waited for until its token is over: now and then they are sorted out."""
+        clients = self._clients
         self._expiring = [
-            entry for entry in self._expiring if entry[2].identity is entry[3] and entry[2].id in self._clients
+            entry for entry in self._expiring if entry[2] in clients and clients[entry[2]].identity is entry[3]
         ]
         heapq.heapify(self._expiring)
         self._expiring_max = 2 * len(self._expiring) + 1000

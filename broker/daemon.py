@@ -250,6 +250,7 @@ def _vitals(parts: Parts, lifecycle: Lifecycle) -> Vitals:
         parts.hub.books.messages,
         parts.link.is_away,
         lifecycle.stopping.is_set(),
+        parts.link.is_stuck(trio.current_time()),
     )
 
 

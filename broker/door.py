@@ -25,6 +25,7 @@ from attrs import define, field, frozen
 from broker.complaints import Complaints
 from broker.config.sections import Listen
 from broker.listening import Listener
+from broker.openfiles import connections_for, open_file_limit
 from broker.outbox import close_socket
 from broker.proxyheader import ProxyHeaderError
 from broker.reception import Reception, too_many
@@ -42,6 +43,7 @@ REFUSALS_AT_ONCE = 32
 REST_SECONDS = 0.1
 # Serves an HTTP/2 connection, given what serves each of its streams.
 Http2Handler = Callable[[Visit, Callable[[Visit], Awaitable[None]]], Awaitable[None]]
+_USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux
 _OUT_OF_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
@@ -111,7 +113,13 @@ class Door:
                             break
                         continue  # that connection was gone before it was accepted
                     ip = peer[0] if isinstance(peer, tuple) else None
-                    self._welcome(sock, ip, listener, connections)
+                    try:
+                        self._welcome(sock, ip, listener, connections)
+                    except Exception:
+                        # There is no fence around it yet, and the door is everybody's.
+                        self._failed += 1
+                        log.exception("connection failed")
+                        close_socket(sock)
         finally:
             close_socket(listener.socket)
 
@@ -154,10 +162,18 @@ class Door:
         )
 
     def _is_stuffed(self) -> bool:
-        return len(self._visits) >= self.max_connections and self._refusing >= REFUSALS_AT_ONCE
+        return self._refusing >= REFUSALS_AT_ONCE and len(self._visits) >= self._room()
+
+    def _room(self) -> int:
+        # Asked anew each time: under a limit that was lowered later the door would else take the descriptors with
+        # which Redis comes back.
+        return connections_for(open_file_limit(), self.max_connections)
 
     def _welcome(self, sock: socket.socket, ip: str | None, listener: Listener, connections: trio.Nursery) -> None:
         sock.setblocking(False)
+        if _USER_TIMEOUT is not None and ip is not None and self._bounds.dead_seconds:
+            # Who is cut off without a word closes nothing: without this, keep-alives are sent to nobody for long.
+            sock.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, round(self._bounds.dead_seconds * 1000))
         self._accepted += 1
         visit = Visit(sock, self._bounds, trio.current_time(), ip)
         # Who speaks for others is let in; the limits are those of whom it speaks for.
@@ -167,7 +183,7 @@ class Door:
             if barrier is not None:
                 self._decline(visit, barrier, listener, connections)
                 return
-        if len(self._visits) < self.max_connections:
+        if len(self._visits) < (room := self._room()):
             self._visits[visit] = None
             connections.start_soon(self._attend, visit, listener, has_entered)
             return
@@ -175,7 +191,7 @@ class Door:
             self._reception.turnstile.leave(ip)
         self._refused_busy += 1
         self._refusing += 1
-        self._warn("as many connections as allowed; answering 503", max_connections=self.max_connections)
+        self._warn("as many connections as allowed; answering 503", max_connections=room)
         connections.start_soon(self._refuse_busy, visit)
 
     def _decline(self, visit: Visit, barrier: Barrier, listener: Listener, connections: trio.Nursery) -> None:
@@ -223,7 +239,7 @@ class Door:
 
     async def _attend_stream(self, listener: Listener, visit: Visit) -> None:
         """Serve one stream of an HTTP/2 connection, as a connection with a fence of its own."""
-        if len(self._visits) + self._streams >= self.max_connections:
+        if len(self._visits) + self._streams >= self._room():
             self._refused_busy += 1
             self._refusing += 1
             await self._refuse_busy(visit)
@@ -294,7 +310,7 @@ class Door:
                 visit,
                 RequestRefused(
                     503,
-                    f"the daemon serves {self.max_connections} connections, as many as it may",
+                    f"the daemon serves {self._room()} connections, as many as it may",
                     "Try again later; the operator can raise clients.max_connections or the open-file limit.",
                     {"Retry-After": "5"},
                 ),

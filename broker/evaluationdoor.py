@@ -252,19 +252,27 @@ class EvaluationDoor:
             await visit.write(answer(204, b"", cors))
             return
         seat = await self._clientele.admit(identity, "sse", self._gate.check_still)
-        visit.hand_over()
         client = Client(f"sse_{os.urandom(8).hex()}", "sse", identity, visit.socket, self._clients)
         chunked = request.http_version == b"1.1"
         bell = Bell()
 
         def converse(client: Client) -> EvaluationStream:
-            return EvaluationStream(client, self._sse, chunked, stream_head(chunked, cors), self._hub, watch, bell)
+            head = stream_head(chunked, cors)
+            found = EvaluationStream(client, self._sse, chunked, head, self._hub, watch, bell)
+            visit.hand_over()
+            return found
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._follow, client, watch, bell, sight.run)
+            nursery.start_soon(self._follow_fenced, client, watch, bell, sight.run)
             ending = await self._clientele.serve(client, converse, seat)
             nursery.cancel_scope.cancel()
         visit.served = f"{client.id} until {ending.name}"
+
+    async def _follow_fenced(self, client: Client, watch: Watch, bell: Bell, run: str) -> None:
+        try:
+            await self._follow(client, watch, bell, run)
+        except Exception:
+            client.fail()
 
     async def _follow(self, client: Client, watch: Watch, bell: Bell, run: str) -> None:
         """Send what is answered, to the end. Runs until then, or until cancelled."""

@@ -95,14 +95,14 @@ class Interest:
 
     def confirmed(self, name: bytes) -> bool:
         """Redis confirmed the oldest unconfirmed command for `name`. Returns whether it is live now."""
-        if self._sent:
-            head = self._sent[0]
-            head.pop(name, None)
-            if not head:
-                self._sent.popleft()
-        entry = self._entries.get(name)
-        if entry is None or not entry.outstanding:
+        # Whoever answers out of order is believed about the name; about a name that was not asked for, not.
+        command = next((command for command in self._sent if name in command), None)
+        if command is None:
             return False
+        del command[name]
+        while self._sent and not self._sent[0]:
+            self._sent.popleft()
+        entry = self._entries[name]
         entry.outstanding -= 1
         self._forget_if_done(name, entry)
         if entry.live:

@@ -1,6 +1,7 @@
 """The log: structlog on standard error, key=value on a terminal, else one JSON object a line.
 
-What libraries say through the standard library's logging, from warnings on, comes out in the same form.
+Law: no line holds a token or an API key, whatever was sent and wherever it is quoted. What libraries say through the
+standard library's logging, from warnings on, comes out in the same form.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 import structlog
 
+from broker.auth.credential import without_secrets
 from broker.config.sections import Log
 
 _facts: dict[str, object] = {}
@@ -61,7 +63,7 @@ def open_log(section: Log) -> None:
         ]
     else:
         processors += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    _processors[:] = processors
+    _processors[:] = [*processors, _mask]
     structlog.configure(
         processors=_processors,
         wrapper_class=_Logger,
@@ -73,6 +75,10 @@ def open_log(section: Log) -> None:
 
 def _add_facts(_: Any, __: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
     return {**line, **_facts}
+
+
+def _mask(_: Any, __: str, line: str) -> str:
+    return without_secrets(line)
 
 
 class _Bridge(logging.Handler):

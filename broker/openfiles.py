@@ -18,7 +18,13 @@ def raise_open_file_limit() -> int:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
             return wanted
         except (ValueError, OSError):  # macOS has a lower bound of its own
-            return soft
+            pass
+    return open_file_limit()
+
+
+def open_file_limit() -> int:
+    """The limit in force. Another process may change it at any time (prlimit)."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _ENOUGH if soft == resource.RLIM_INFINITY else soft
 
 

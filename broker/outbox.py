@@ -27,7 +27,7 @@ from itertools import islice
 import trio
 from attrs import define, field
 
-from broker.ending import OUTBOX_FULL, OUTBOX_STALE, VANISHED, Ending
+from broker.ending import INTERNAL_ERROR, OUTBOX_FULL, OUTBOX_STALE, VANISHED, Ending
 from broker.outboxpool import OutboxPool, PoolShare
 
 _write = os.write
@@ -41,7 +41,8 @@ class Outbox:
     Args:
         socket: the client's; closed by `close`.
         nursery: where the writer runs while there is a queue.
-        on_trouble: told why the client must go. Called from within `deliver`; must not deliver.
+        on_trouble: told why the client must go; INTERNAL_ERROR while what was raised is being handled. Called from
+            within `deliver`; must not deliver.
         patience_seconds: how long a client that was offered what it had no room for may take nothing at all.
         on_drained: told when nothing waits any more, after an offer was refused. May deliver.
         pool: what may wait in all outboxes together; None for no such bound.
@@ -64,6 +65,7 @@ class Outbox:
     _written_at: float = field(init=False, default=0.0)
     _is_patient: bool = field(init=False, default=False)
     _is_refusing: bool = field(init=False, default=False)
+    _is_torn: bool = field(init=False, default=False)  # nobody knows where the wire is: no last words
     queued_bytes: int = field(init=False, default=0)
     backlog_bytes: int = field(init=False, default=0)  # kept for it elsewhere, until nothing is queued
     events: int = field(init=False, default=0)
@@ -92,6 +94,9 @@ class Outbox:
             written = 0
         except OSError:
             self._trouble(VANISHED)
+            return
+        except Exception:
+            self._trouble(INTERNAL_ERROR)
             return
         if written != len(data):
             self._begin_queue(data, written, now)
@@ -126,7 +131,7 @@ class Outbox:
             drop_unsent: forget what is queued, except what the wire has half of, so that a client
                 that is too slow for its queue still has a chance to read why it must go.
         """
-        if self._fd < 0:
+        if self._fd < 0 or self._is_torn:
             return
         now = trio.current_time()
         if drop_unsent and self._queue:
@@ -231,6 +236,10 @@ class Outbox:
             except OSError:
                 self._queue.clear()
                 self._trouble(VANISHED)
+            except Exception:
+                self._queue.clear()
+                self._is_torn = True
+                self._trouble(INTERNAL_ERROR)
         self._writing = False
         if self._pool is not None:
             self._pool.flushing.add(trio.current_time() - begun_at)

@@ -21,7 +21,7 @@ from broker.forwarded import Proxies
 from broker.origins import Origins
 from broker.request import Request, RequestRefused, refusal_answer
 from broker.turnstile import Barrier, Turnstile
-from broker.visit import Visit
+from broker.visit import Visit, VisitorLeft
 
 log = structlog.get_logger(__name__)
 
@@ -124,6 +124,15 @@ class Reception:
             await visit.write(refusal_answer(refused, method))
             await visit.linger()
             return False
+        except VisitorLeft:
+            raise
+        except Exception:
+            if visit.is_handed_over or visit.status:
+                raise  # too late for an answer: the fence of the connection ends it
+            log.exception("request failed", method=method, client=address, user=visit.user_id)
+            await visit.write(refusal_answer(_failed(), method))
+            await visit.linger()
+            return False
         finally:
             if has_entered:
                 self.turnstile.leave(address)
@@ -193,6 +202,10 @@ class Reception:
             user=visit.user_id,
             seconds=round(trio.current_time() - begun_at, 3),
         )
+
+
+def _failed() -> RequestRefused:
+    return RequestRefused(500, "the daemon failed to answer this request", "It is in the daemon's log.")
 
 
 def too_many(barrier: Barrier) -> RequestRefused:

@@ -93,7 +93,7 @@ def _all(section: str, keys: str, adapt: Adapt) -> dict[str, Adapt]:
 # Certificates and keys are read before anything else is done: `Reloader._prepare`.
 LIVE: Mapping[str, Adapt] = {
     **_all("listen", "head_max_bytes head_seconds body_max_bytes body_seconds idle_seconds write_seconds", _listen),
-    **_all("listen", "allowed_origins trusted_proxies", _listen),
+    **_all("listen", "dead_seconds allowed_origins trusted_proxies", _listen),
     **_all("listen.tls", "certificate key check_seconds", _kept),
     **_all("auth", "mode secret key_file jwks jwks_refresh_seconds jwks_grace_seconds jwks_timeout_seconds", _access),
     **_all("auth", "issuer audience leeway_seconds expiry cookie authenticate_seconds", _access),

@@ -15,7 +15,7 @@ from typing import cast
 import trio
 from attrs import define
 
-from broker.ending import VANISHED, Ending
+from broker.ending import INTERNAL_ERROR, VANISHED, Ending
 from broker.outbox import Outbox
 from broker.outboxpool import OutboxPool
 from broker.tlssocket import RECORD_BYTES, TlsSocket
@@ -38,6 +38,9 @@ class SealedOutbox(Outbox):
             written = 0
         except OSError:
             self._trouble(VANISHED)
+            return
+        except Exception:
+            self._trouble(INTERNAL_ERROR)
             return
         if written != len(data):
             self._begin_queue(data, written, now)

@@ -17,7 +17,7 @@ from attrs import define, field
 from broker import eventstream
 from broker.answerstream import AnswerStream, failure, stream_head
 from broker.auth.rules import RuleBook, check_rights
-from broker.client import Client
+from broker.client import Client, fenced
 from broker.clientele import Clientele
 from broker.config.sections import Clients, Sse
 from broker.cursor import Cursor, since_of
@@ -150,7 +150,6 @@ class SseDoor:
         chunked: bool,
         cors: dict[str, str],
     ) -> None:
-        visit.hand_over()
         names = tuple(channel.name.encode() for channel in stream.channels)
         if last_id:
             since = since_of(last_id, names)
@@ -160,7 +159,9 @@ class SseDoor:
 
         def converse(client: Client) -> EventStream:
             head = stream_head(chunked, cors)
-            return EventStream(client, self._sse, chunked, head, self._hub, names, stream, self._is_upstream_away)
+            found = EventStream(client, self._sse, chunked, head, self._hub, names, stream, self._is_upstream_away)
+            visit.hand_over()
+            return found
 
         ending = await self._clientele.serve(client, converse, seat)
         visit.served = f"{client.id} until {ending.name}"
@@ -186,7 +187,7 @@ class EventStream(AnswerStream):
 
     def opened(self) -> float:
         now = trio.current_time()
-        self._client.outbox.on_drained = lambda: self._hub.drained(self, self._names, trio.current_time())
+        self._client.outbox.on_drained = self._drained
         if not self._hub.join(self, self._names, self._format(), self._stream.since, now):
             # Whoever reads along sees why `connected` has to wait; to EventSource it is nothing.
             self.send(eventstream.comment("waiting for Redis") if self._is_upstream_away() else b"")
@@ -200,6 +201,7 @@ class EventStream(AnswerStream):
         for name in self._names:
             self._hub.leave(self, name)
 
+    @fenced
     def joined(self, names: tuple[bytes, ...], starts: Mapping[bytes, Start]) -> None:
         # With an id: who is cut off before the first event can come back to here.
         places = {name: start.position for name, start in starts.items() if start.position is not None}
@@ -220,6 +222,13 @@ class EventStream(AnswerStream):
         return user_envelope(event) if self._stream.is_v1 else event
 
     def compose(self, name: bytes, item: Run | Gap) -> bytes:
+        try:
+            return self._composed(name, item)
+        except Exception:
+            self._client.fail()
+            return b""
+
+    def _composed(self, name: bytes, item: Run | Gap) -> bytes:
         before = self._cursor.before(name)
         if isinstance(item, Gap):
             id = None if item.end is None else (before + item.end).decode()
@@ -232,18 +241,25 @@ class EventStream(AnswerStream):
                 data = eventstream.blocks_with_ids(ids, item.payloads)
         return eventstream.chunk(data) if self._chunked and data else data
 
+    @fenced
     def passed(self, name: bytes, position: bytes) -> None:
         self._cursor.set(name, position)
 
+    @fenced
     def refused(self, name: bytes, why: str) -> None:
         facts = {"channel": name.decode()} if self._stream.is_v1 else {}
         self.send(failure(f"Redis refused channel {name.decode()}: {why}", **facts))
         self._client.end(UPSTREAM_REFUSED)
 
+    @fenced
     def stream_ended(self, name: bytes) -> None:
         # From here on nothing is taken, also of what is dispatched before the client's task runs.
         self._client.outbox.finish(b"", drop_unsent=False)
         self._client.end(COMPLETE)
+
+    @fenced
+    def _drained(self) -> None:
+        self._hub.drained(self, self._names, trio.current_time())
 
     @property
     def _is_alone(self) -> bool:

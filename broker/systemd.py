@@ -4,8 +4,8 @@ Both are agreements over environment variables, which are taken out of the envir
 child believes that they are meant for it.
 
 * `Notifier` sends datagrams to $NOTIFY_SOCKET: that the daemon is ready, reloads or stops, how it does in one line,
-  and that its event loop still turns. Without the variable it does nothing. A socket that does not take a datagram is
-  logged once and harms nobody; what the daemon's state is goes out again with the next one.
+  and that its event loop still turns, and hands on what comes. Without the variable it does nothing. A socket that
+  does not take a datagram is logged once and harms nobody; what the daemon's state is goes out again with the next.
 * `inherited_sockets` takes the listening sockets of a `.socket` unit, and refuses what cannot be served.
 
 Bounds: a datagram is sent without waiting. One every `_STATUS_SECONDS` at most for the status, two for each
@@ -42,6 +42,7 @@ class Vitals:
     Args:
         messages: that came from Redis since the start.
         is_waiting: for Redis to come, or to come back.
+        is_stuck: whoever hands on what comes from Redis has not come by for longer than anything takes.
     """
 
     clients: int
@@ -49,12 +50,15 @@ class Vitals:
     messages: int
     is_waiting: bool
     is_stopping: bool = False
+    is_stuck: bool = False
 
     def told(self, messages_per_second: float = 0.0) -> str:
         """The line that `systemctl status` shows."""
         counts = f"{_counted(self.clients, 'client')}, {_counted(self.channels, 'channel')}"
         if self.is_stopping:
             return f"stopping; {_counted(self.clients, 'client')} left"
+        if self.is_stuck:
+            return f"stuck: nothing is handed on; {counts}"
         if self.is_waiting:
             return f"waiting for Redis; {counts}"
         return f"{counts}, {_counted(round(messages_per_second), 'message')} a second"
@@ -146,11 +150,12 @@ class Notifier:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._tell_status, look)
             if self.watchdog_seconds is not None:
-                nursery.start_soon(self._feed, self.watchdog_seconds / 2)
+                nursery.start_soon(self._feed, self.watchdog_seconds / 2, look)
 
-    async def _feed(self, seconds: float) -> None:
+    async def _feed(self, seconds: float, look: Callable[[], Vitals]) -> None:
         while True:
-            self._tell("WATCHDOG=1")
+            if not look().is_stuck:  # a loop that turns and delivers nothing is no better than one that is stuck
+                self._tell("WATCHDOG=1")
             await trio.sleep(seconds)
 
     async def _tell_status(self, look: Callable[[], Vitals]) -> None:

@@ -59,6 +59,7 @@ class Visit:
     _has_begun: bool = field(init=False, default=False)
     _waiting: trio.CancelScope | None = field(init=False, default=None)
     _dismissed: bool = field(init=False, default=False)
+    is_handed_over: bool = field(init=False, default=False)
     served: str = field(init=False, default="nothing")  # what the log says of it
     status: str = field(init=False, default="")  # of the last answer that was written here
     user_id: str | None = field(init=False, default=None)  # who the last request was from, for the log
@@ -230,6 +231,7 @@ class Visit:
 
     def hand_over(self) -> bytes:
         """Give the socket to a client: what has arrived behind the request head goes with it."""
+        self.is_handed_over = True
         return self._reader.close()
 
     async def write(self, data: bytes) -> None:

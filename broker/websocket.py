@@ -217,7 +217,8 @@ class WebSocketConversation:
         if ending.code is None or ending is LEFT or self._wire.state is not ConnectionState.OPEN:
             return b""
         last = self._talk.farewell() if ending is SHUTDOWN else b""
-        return last + self._wire.send(CloseConnection(ending.code, self._why or ending.reason))
+        answer, self._answer = self._answer, b""  # still there where opening it failed
+        return answer + last + self._wire.send(CloseConnection(ending.code, self._why or ending.reason))
 
     @property
     def awaits_peer(self) -> bool:

@@ -15,7 +15,8 @@ from attrs import define, field
 
 from broker.auth.identity import USER, Identity
 from broker.bucket import Bucket
-from broker.client import Client
+from broker.channel import Channel
+from broker.client import Client, fenced
 from broker.clientele import Clientele
 from broker.ending import TOO_MANY_COMMANDS, TOO_MANY_CONNECTIONS, UNAUTHENTICATED
 from broker.errors import TokenRefused
@@ -77,6 +78,7 @@ class WebSocketSubscriber:
         else:
             self._client.end(TOO_MANY_COMMANDS)
 
+    @fenced
     def tell(self, event: bytes) -> None:
         self._client.outbox.deliver(USER_EVENT[self._format](event), 1, trio.current_time())
 
@@ -89,10 +91,12 @@ class WebSocketSubscriber:
     def farewell(self) -> bytes:
         return text_frame(self._session.farewell(self._client.reconnect_milliseconds, time.time()))
 
+    @fenced
     def joined(self, names: tuple[bytes, ...], starts: Mapping[bytes, Start]) -> None:
         for name in names:
             self._run(self._session.joined(name.decode(), starts.get(name), time.time()))
 
+    @fenced
     def refused(self, name: bytes, why: str) -> None:
         self._run(self._session.refused(name.decode(), why, time.time()))
 
@@ -105,6 +109,7 @@ class WebSocketSubscriber:
         for channel in self._session.every_channel():
             self._hub.leave(self, channel.name.encode())
 
+    @fenced
     def _drained(self) -> None:
         names = [channel.name.encode() for channel in self._session.every_channel()]
         self._hub.drained(self, names, trio.current_time())
@@ -133,6 +138,7 @@ class WebSocketSubscriber:
         self._held = []
         self._gate.look_at_soon(step.token, self._looked_at)
 
+    @fenced
     def _looked_at(self, found: Identity | TokenRefused) -> None:
         """The token of an `authenticate` was looked at. Synchronous; may come from within `_run`, or later."""
         held, self._held = self._held or (), None
@@ -155,6 +161,7 @@ class WebSocketSubscriber:
         for text in held:
             self.text(text)
 
+    @fenced
     def _seated(self, found: Identity, seat: Seat | str) -> None:
         """There is room for one more client of the user, or not."""
         held, self._held = self._held or (), None
@@ -180,14 +187,12 @@ class WebSocketSubscriber:
         self._run(self._session.authenticated(found, time.time()))
 
     def _publish(self, step: Publish) -> None:
-        def answered(code: str | None, why: str) -> None:
-            now, session = time.time(), self._session
-            if code is None:
-                self._run(session.published(step.channel, now))
-            else:
-                self._run(session.not_published(code, why, now))
+        self._intake.take(step.channel, step.payload, lambda code, why: self._published(step.channel, code, why))
 
-        self._intake.take(step.channel, step.payload, answered)
+    @fenced
+    def _published(self, channel: Channel, code: str | None, why: str) -> None:
+        now, session = time.time(), self._session
+        self._run(session.published(channel, now) if code is None else session.not_published(code, why, now))
 
     def _join(self, name: bytes, since: Since | None) -> None:
         was = {} if since is None else {name: since}

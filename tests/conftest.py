@@ -24,11 +24,10 @@ settings.load_profile("broker")
 
 # The files that take longest, longest first. One that began last would keep the others waiting.
 LONGEST_FIRST = (
-    "soak/test_soak.py",
-    "promise/test_redis_restarts.py",
+    "faults/test_soak.py",
     "stories/test_evaluation_faults.py",
     "workers/test_four_workers.py",
-    "promise/test_stories.py",
+    "faults/test_resume.py",
     "restarts/test_successors.py",
     "systemd/test_machine.py",
     "systemd/test_service.py",
@@ -36,7 +35,6 @@ LONGEST_FIRST = (
     "stories/test_delivery.py",
     "stories/test_slow_clients.py",
     "evaluation/test_cli_evaluate.py",
-    "bad_input/test_closing_races.py",
     "fuzz/test_fuzz.py",
     "upstream/test_recorder_handover.py",
     "promise/test_daemon_restarts.py",

@@ -134,6 +134,7 @@ SIDEWAYS = {
     ("systemd", "workers"): "a worker tells its vitals, as the daemon does",
     ("post", "workers"): "a worker's signs of life are counted",
     ("openfiles", "post"): "a worker's share follows from the open-file limit",
+    ("openfiles", "door"): "how many connections there may be follows from the open-file limit",
     ("reload", "workers"): "workers go by the settings that are read again",
     ("succession", "workers"): "the supervisor takes over and hands over, as a daemon does",
     ("maintenance", "workers"): "a daemon of several workers can be maintained too",

@@ -80,8 +80,13 @@ def masked(target: bytes | str) -> str:
     path, mark, query = text.partition("?")
     if mark:
         text = f"{path}?{'&'.join(map(_masked_field, query.split('&')))}"
-    text = _NOT_PRINTABLE.sub(lambda match: ascii(match[0])[1:-1].replace(" ", "\\x20"), _LOOKS_SECRET.sub(MASK, text))
+    text = _NOT_PRINTABLE.sub(lambda match: ascii(match[0])[1:-1].replace(" ", "\\x20"), without_secrets(text))
     return text if len(text) <= LOGGED_CHARACTERS else text[:LOGGED_CHARACTERS] + "..."
+
+
+def without_secrets(text: str) -> str:
+    """A text in which whatever looks like a token or an API key is masked."""
+    return _LOOKS_SECRET.sub(MASK, text)
 
 
 def _masked_field(field: str) -> str:

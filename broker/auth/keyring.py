@@ -258,4 +258,5 @@ def _jwk_key(jwk: object) -> Key:
         public = _VERIFIERS[_FROM_JWK[kind]].from_jwk({"kty": kind, **members})
         return Key.of_public(public, kid, only)
     except (jwt.PyJWTError, UnsupportedAlgorithm, ValueError, TypeError) as error:
-        raise _Useless(f"cannot be used: {error}") from None
+        # Some words of it may be the set's own.
+        raise _Useless(f"cannot be used: {ascii(str(error)[:200])[1:-1]}") from None

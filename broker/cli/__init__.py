@@ -28,7 +28,7 @@ COMMANDS: Mapping[str, str] = {
     "explain": "Say what a token allows, by which rule, and why.",
     "key": "Make API keys for services.",
     "config": "Show the settings: defaults, and what is in force.",
-    "schema": "Print the JSON Schema of the events, or an AsyncAPI document.",
+    "schema": "Print the JSON Schema of the events, AsyncAPI or OpenAPI.",
 }
 
 

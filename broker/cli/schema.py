@@ -11,6 +11,7 @@ from broker.config.secret import shown
 from broker.events import EVENT_TYPES
 from broker.events.asyncapi import asyncapi_document
 from broker.events.asyncapi.document import HOST, REDIS_HOST
+from broker.events.openapi import openapi_document
 from broker.events.schema import event_schema, every_event_schema
 
 
@@ -33,8 +34,12 @@ def _host(context: click.Context, parameter: click.Parameter, text: str | None) 
 @click.command(name="schema")
 @click.argument("event_type", metavar="[TYPE]", required=False, type=click.Choice(list(EVENT_TYPES)))
 @click.option("--asyncapi", is_flag=True, help="Print an AsyncAPI 3 document of all channels instead.")
+@click.option("--openapi", is_flag=True, help="Print an OpenAPI 3.1 document of the HTTP API instead.")
 @click.option(
-    "--host", metavar="HOST:PORT", callback=_host, help=f"With --asyncapi: where the daemon is. Default: {HOST}."
+    "--host",
+    metavar="HOST:PORT",
+    callback=_host,
+    help=f"With --asyncapi and --openapi: where the daemon is. Default: {HOST}.",
 )
 @click.option(
     "--redis-host",
@@ -42,13 +47,19 @@ def _host(context: click.Context, parameter: click.Parameter, text: str | None) 
     callback=_host,
     help=f"With --asyncapi: where its Redis is. Default: {REDIS_HOST}.",
 )
-def command(event_type: str | None, asyncapi: bool, host: str | None, redis_host: str | None) -> None:
+def command(event_type: str | None, asyncapi: bool, openapi: bool, host: str | None, redis_host: str | None) -> None:
     """Print the JSON Schema of an event TYPE, such as job_progress; without one, of all events."""
     if asyncapi and event_type is not None:
         raise click.UsageError("--asyncapi is about all channels; leave TYPE out")
-    if not asyncapi and (host or redis_host):
-        raise click.UsageError("--host and --redis-host are for --asyncapi")
-    if asyncapi:
+    if openapi and (event_type is not None or asyncapi):
+        raise click.UsageError("--openapi is about the HTTP API alone; leave TYPE and --asyncapi out")
+    if redis_host and not asyncapi:
+        raise click.UsageError("--redis-host is for --asyncapi")
+    if host and not (asyncapi or openapi):
+        raise click.UsageError("--host is for --asyncapi and --openapi")
+    if openapi:
+        document = openapi_document(host or HOST)
+    elif asyncapi:
         document = asyncapi_document(host or HOST, redis_host or REDIS_HOST)
     elif event_type is not None:
         document = event_schema(event_type)

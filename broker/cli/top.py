@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -163,7 +164,7 @@ def _show(watch: Watch, interval: float) -> None:
     console = open_console()
     watch.rows = rows_for(os.get_terminal_size().lines)
     watch.look()
-    with _asking(watch, interval) as (wake, again), held_terminal() as terminal:
+    with _asking(watch, interval) as (wake, again), held_terminal() as terminal, _interrupts_end(watch.view):
         with Live(console=console, screen=True, auto_refresh=False, vertical_overflow="crop") as live:
             drawn: object = None
             while not watch.view.is_over:
@@ -183,6 +184,23 @@ def _show(watch: Watch, interval: float) -> None:
                     for key in keys:
                         if watch.view.press(key):
                             again.set()
+
+
+@contextmanager
+def _interrupts_end(view: View) -> Iterator[None]:
+    """SIGINT ends the view at its next turn.
+
+    An exception out of the middle of drawing may be swallowed there: what the drawing frees cannot raise.
+    """
+
+    def end(number: int, frame: object) -> None:
+        view.is_over = True
+
+    before = signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

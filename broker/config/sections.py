@@ -32,12 +32,20 @@ class Listen:
     )
     backlog: int = setting(4096, "Connections that the kernel holds until they are accepted.", least=1, most=65535)
     head_max_bytes: int = setting(16 * KIB, "The largest request head; more is answered 431.", least=1 * KIB, most=MIB)
-    head_seconds: float = setting(10.0, "The longest a request head may take to arrive; then 408.", least=0.1)
+    head_seconds: float = setting(8.0, "The longest a request head may take to arrive; then 408.", least=0.1)
     body_max_bytes: int = setting(MIB, "The largest request body; more is answered 413.", least=0)
-    body_seconds: float = setting(10.0, "The longest a request body may take to arrive; then 408.", least=0.1)
+    body_seconds: float = setting(8.0, "The longest a request body may take to arrive; then 408.", least=0.1)
     idle_seconds: float = setting(75.0, "How long a kept-alive HTTP connection may rest between requests.", least=0.1)
     write_seconds: float = setting(
         10.0, "The longest an HTTP answer may wait for its reader; then the connection is dropped.", least=0.1
+    )
+    dead_seconds: float = setting(
+        60.0,
+        "How long a peer may acknowledge or take nothing of what it was sent before the kernel gives it up, on Linux; "
+        "less than clients.patience_seconds cuts that short. 0: what the kernel does by itself, which takes a quarter "
+        "of an hour.",
+        least=0,
+        most=86_400,
     )
     allowed_origins: tuple[str, ...] = setting(
         (),

@@ -3,7 +3,8 @@
 It has the listening sockets of its own slot, and those of the other slots too: while the worker of a slot is gone
 or does not answer, the others accept for it, so that nobody waits in a queue that nobody serves.
 
-Laws: a sign of life comes from the event loop, so a loop that is stuck gives none. A supervisor that is gone is the
+Laws: a sign of life comes from the event loop, so a loop that is stuck gives none, nor does one that hands on
+nothing that comes from Redis. A supervisor that is gone is the
 same as one that says stop.
 """
 
@@ -159,7 +160,9 @@ class Post:
 
     async def _live(self, look: Callable[[], Vitals]) -> None:
         while True:
-            self._pipe.say({"is": "alive", **attrs.asdict(look())})
+            vitals = look()
+            if not vitals.is_stuck:
+                self._pipe.say({"is": "alive", **attrs.asdict(vitals)})
             await trio.sleep(LIFE_SIGN_SECONDS)
 
     async def _tell_stopping(self, lifecycle: Lifecycle) -> None:

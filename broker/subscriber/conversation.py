@@ -40,6 +40,8 @@ UNAUTHENTICATED, FORBIDDEN = "unauthenticated", "forbidden"
 ERROR_CODES = ["bad_json", "bad_command", "unknown_command", "bad_channel", "channel_type_refused", "binary_frame"]
 ERROR_CODES += ["too_many_subscriptions", UPSTREAM_REFUSED, UPSTREAM_UNAVAILABLE, UNAUTHENTICATED, FORBIDDEN]
 
+# What is longer waits no longer (`loss.RETRY_MAX_SECONDS`), and a number of hundreds of digits is no float.
+_WAIT_MAX_MILLISECONDS = 1_000_000
 # A channel and a position have no character that JSON would escape.
 _ENVELOPE = re.compile(r'\{"channel":(?:null|"([^"\\]+)"),"position":(?:null|"([^"\\]+)"),"event":')
 
@@ -166,7 +168,7 @@ class Conversation:
         if kind == "disconnected" and data.get("message") == "Server shutting down":
             milliseconds = data.get("reconnectInMs", 0)
             if len(data) == 3 + ("reconnectInMs" in data) and isinstance(milliseconds, int) and milliseconds >= 0:
-                return Farewell(milliseconds / 1000)
+                return Farewell(min(milliseconds, _WAIT_MAX_MILLISECONDS) / 1000)
         return _NOT_OURS
 
 

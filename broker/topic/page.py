@@ -88,10 +88,13 @@ def page_of(reply: Sequence[Any], since: Since | None, replay: int, is_fit: Call
         replay: how many of the newest events were asked for, for who came with no position.
         is_fit: whether an event can be delivered; one that cannot is passed over.
         at: seconds since 1970, for gap events.
+
+    Raises:
+        ValueError: it is no reply of ours: somebody else wrote into the keys.
     """
     top_text, generation, found = reply
     epoch, top_offset, top_tag, recorded = top_text.split(b" ")
-    top = Position(epoch, int(top_offset), top_tag)
+    top = _position(epoch, top_offset, top_tag)
     entries = [_entry(epoch, *entry) for entry in found]
     was = since.position if since is not None else None
     anchor = None
@@ -147,7 +150,18 @@ def page_of(reply: Sequence[Any], since: Since | None, replay: int, is_fit: Call
 
 def _entry(epoch: bytes, id: bytes, fields: Sequence[bytes]) -> _Entry:
     offset, _, tag = id.partition(b"-")
-    return _Entry(Position(epoch, int(offset), tag), fields[0], fields[1])
+    position = _position(epoch, offset, tag)
+    if not position.offset:
+        raise ValueError("no position of an event")
+    return _Entry(position, fields[0], fields[1])
+
+
+def _position(*parts: bytes) -> Position:
+    # It goes out to clients as it is: nothing but a position may come of what stands in Redis.
+    found = Position.from_text(b":".join(parts).decode("latin-1"))
+    if found is None:
+        raise ValueError("no position")
+    return found
 
 
 def _before(entries: Sequence[_Entry], top: Position) -> Position:

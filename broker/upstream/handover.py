@@ -60,5 +60,10 @@ class Notice:
         parts = text.decode("utf-8", "replace").split(" ")
         return cls(*parts) if len(parts) == 3 else None
 
+    @property
+    def is_number(self) -> bool:
+        """Whether it is about a generation."""
+        return self.about.isdecimal() and len(self.about) < 20
+
     def __str__(self) -> str:
         return f"{self.verb} {self.token} {self.about}"

@@ -34,14 +34,12 @@ from broker.message import BAD_STAMP, REFUSALS, refusal
 from broker.run import STAMP, Run, Runs, parsed
 from broker.tracing import Tracing
 from broker.upstream.backoff import Backoff
-from broker.upstream.connection import RedisConnection, pack
+from broker.upstream.connection import RedisConnection, kind_of, pack, takes_pushes
 from broker.upstream.gathering import Gathering
 from broker.upstream.refusals import Refusals
 
 OUTAGES_KEPT = 100
-
 _NAMES_MAX = 10_000
-
 _Check = Callable[[bytes, int], str | None]
 
 log = structlog.get_logger(__name__)
@@ -75,6 +73,7 @@ class Link:
     _checks_by_name: dict[bytes, _Check] = Factory(dict)  # of plain messages
     _recorded: frozenset[bytes] = field(init=False)  # types
     _due: trio.Event = Factory(trio.Event)
+    _came_by_at: float | None = None  # who reads, or tries to connect
     _ping_due: bool = False
     _connected: bool = False
     _away_since: float | None = Factory(time.time)
@@ -135,6 +134,14 @@ class Link:
         """Whether Redis was there, at least once."""
         return self._away_since is None or self._outage_count > 0
 
+    def is_stuck(self, now: float) -> bool:
+        """Whether who reads has not come by for longer than anything that it waits for takes. `now`: loop seconds."""
+        section, came_by_at = self._section, self._came_by_at
+        most = 2 * (section.ping_seconds + section.ping_timeout_seconds)  # quiet, it is asked, or given up, in half
+        if not self._connected:
+            most = 5 * section.connect_seconds + section.backoff_max_seconds  # a name, TCP, TLS, password, PING
+        return came_by_at is not None and now - came_by_at > most
+
     def away_seconds(self, now: float) -> float:
         """How long Redis was away since the start, until it was there first too. `now`: seconds since 1970."""
         lasting = 0.0 if self._away_since is None else max(0.0, now - self._away_since)
@@ -151,6 +158,7 @@ class Link:
         started = False
         told = ""
         while True:
+            self._came_by_at = trio.current_time()
             try:
                 connection = await RedisConnection.open(self._section)
             except UpstreamError as error:
@@ -232,12 +240,13 @@ class Link:
             replies = await connection.read(rested=bool(pause))
             read_at = connection.last_read_at
             self._take(replies, hub, read_at)
-            done_at = trio.current_time()
+            done_at = self._came_by_at = trio.current_time()
             self.dispatching.add(done_at - read_at)
             pause = gathering.pause_seconds(len(replies), read_at, done_at)
             if pause:
                 await _rest(pause)
 
+    @takes_pushes
     def _take(self, replies: Sequence[Any], hub: Hub, now: float) -> None:
         """Dispatch what one read brought. The hot path of every message."""
         batch: dict[bytes, list[bytes]] = {}
@@ -325,12 +334,12 @@ class Link:
     def _take_answer(self, reply: Any, hub: Hub) -> None:
         if isinstance(reply, Exception):
             self._take_error(str(reply), hub)
-        elif reply == b"PONG" or (type(reply) is list and reply[0] == b"pong"):
+        elif (kind := kind_of(reply)) == b"pong" or reply == b"PONG":
             if self._pinged_at is not None:
                 self.answered_in_seconds = trio.current_time() - self._pinged_at
                 self.answering.add(self.answered_in_seconds)
                 self._pinged_at = None
-        elif type(reply) is list and reply[0] in (b"subscribe", b"unsubscribe"):
+        elif kind in (b"subscribe", b"unsubscribe"):
             if self._interest.confirmed(reply[1]):
                 hub.opened(reply[1][len(self._prefix) :], trio.current_time())
             self._settle_if_complete()
@@ -374,7 +383,8 @@ class Link:
 
 
 def _unchecked(payload: bytes, max_bytes: int) -> None:
-    return None
+    if type(payload) is not bytes:
+        raise TypeError
 
 
 async def _rest(seconds: float) -> None:

@@ -15,7 +15,7 @@ from attrs import Factory, define, field, frozen
 from broker.config.sections import Redis
 from broker.errors import UpstreamError
 from broker.upstream.commands import packed
-from broker.upstream.connection import RedisConnection, pack
+from broker.upstream.connection import RedisConnection, kind_of, pack
 from broker.upstream.handover import FREE, LISTENING, MARKER, OFFER, PASSED, Notice, channel_of, digest_of
 from broker.upstream.lease import refusal_of
 from broker.upstream.pipeline import Pipeline
@@ -161,14 +161,15 @@ class Standby:
     def _take(self, reply: Any, token: str, held: _Held, pipeline: Pipeline) -> None:
         if isinstance(reply, Exception):
             raise refusal_of(reply)
-        if reply[0] == b"pmessage":
+        kind = kind_of(reply)
+        if kind == b"pmessage":
             # What came before the marker is recorded by who leaves.
             if held.is_marked:
                 held.replies.append(reply)
                 held.size += len(reply[2]) + len(reply[3])
                 if held.size > _HELD_BYTES:
                     raise UpstreamError("too much came before the lease was handed over")
-        elif reply[0] == b"psubscribe":
+        elif kind == b"psubscribe":
             held.confirmed += 1
             if held.confirmed == len(self._patterns) and not held.is_over:
                 said = Notice(LISTENING, token, self._who)
@@ -181,7 +182,7 @@ class Standby:
                 held.offer = notice.token
         elif notice.verb == MARKER and notice.about == self._who:
             held.is_marked = True
-        elif notice.verb == PASSED and held.is_marked and notice.about.isdecimal():
+        elif notice.verb == PASSED and held.is_marked and notice.is_number:
             held.generation = int(notice.about)
         elif notice.verb in (MARKER, FREE):
             held.is_over = True  # another was quicker, or who leaves gave it up
@@ -193,7 +194,7 @@ class Standby:
     def _notice(self, reply: Any) -> Notice | None:
         if isinstance(reply, Exception):
             raise UpstreamError(f"Redis answered with an error: {reply}")
-        return Notice.parse(reply[2]) if reply[0] == b"message" else None
+        return Notice.parse(reply[2]) if kind_of(reply) == b"message" else None
 
 
 def _ignore(answer: Any) -> None:

@@ -28,7 +28,7 @@ from broker.errors import ChannelError, UpstreamError
 from broker.history.keys import Keys
 from broker.history.scripts import RECORD
 from broker.run import STAMP
-from broker.upstream.connection import RedisConnection, pack
+from broker.upstream.connection import RedisConnection, kind_of, odd, pack, takes_pushes
 from broker.upstream.gathering import Gathering
 from broker.upstream.handover import channel_of
 from broker.upstream.lease import Lease, refusal_of
@@ -145,9 +145,9 @@ class Term:
                         if confirmed < len(self._patterns):
                             raise refusal_of(reply)
                         confirmed += 1  # we can record, and not hand over
-                    elif reply[0] == b"psubscribe":
+                    elif (kind := kind_of(reply)) == b"psubscribe":
                         confirmed += 1
-                    elif reply[0] == b"subscribe":
+                    elif kind == b"subscribe":
                         confirmed += 1
                         self.hears_recorders = True
                     else:
@@ -194,6 +194,7 @@ class Term:
                 await trio.sleep(pause)
             replies = await self._ear.read(rested=bool(pause))
 
+    @takes_pushes
     def _take(self, replies: Sequence[Any]) -> bool:
         """Record what one read brought. The hot path of every message that was not stamped.
 
@@ -209,14 +210,16 @@ class Term:
             if type(reply) is not list or reply[0] != b"pmessage":
                 if isinstance(reply, Exception):
                     raise UpstreamError(f"Redis answered with an error: {reply}")
-                if self.parting is not None and reply[0] == b"message" and self.parting.is_marker(reply[2]):
+                if kind_of(reply) == b"message" and self.parting is not None and self.parting.is_marker(reply[2]):
                     is_marked = True
                     break
                 continue
             _, subscribed, name, payload = reply
             if payload[:1] == STAMP:
                 continue
-            pattern = self._patterns[subscribed]
+            pattern = self._patterns.get(subscribed)
+            if pattern is None:
+                raise odd(reply)
             reason = pattern.check(payload, most)
             if reason is not None:
                 self._refusals.add(reason, self._unprefixed(name), payload, self._ear.last_read_at)

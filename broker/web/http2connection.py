@@ -22,11 +22,8 @@ import structlog
 import trio
 from attrs import define, field
 from h2 import events
-from h2.config import H2Configuration
-from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
-from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame
 
 from broker.outbox import close_socket
@@ -34,6 +31,7 @@ from broker.visit import Visit
 from broker.web.frametally import FRAME_BYTES, RESET_COST, FrameTally, TooMuch
 from broker.web.http2 import STREAMS_MAX, STREAMS_PER_CONNECTION, Attend, Http2Counts
 from broker.web.http2output import Http2Output
+from broker.web.http2protocol import Http2Protocol
 from broker.web.http2stream import (
     END_OF_BODY,
     AnswerReader,
@@ -47,17 +45,7 @@ from broker.web.http2stream import (
 log = structlog.get_logger(__name__)
 
 _RECEIVE_BYTES = 16 * 1024
-_HEADER_TABLE_BYTES = 4096
 _LEAVE_SECONDS = 5.0
-
-
-class _Protocol(H2Connection):
-    MAX_CLOSED_STREAMS = 1000
-
-    @property
-    def open_inbound_streams(self) -> int:
-        # Over the announced number h2 ends the connection. `_open` refuses the stream, as the RFC allows too (5.1.2).
-        return super().open_inbound_streams - STREAMS_MAX
 
 
 @define(eq=False)
@@ -68,9 +56,10 @@ class Http2Connection:
     _attend: Attend
     _patience_seconds: float
     _counts: Http2Counts
-    _h2: H2Connection = field(init=False)
+    _h2: Http2Protocol = field(init=False)
     _tally: FrameTally = field(init=False)
     _streams: dict[int, Http2Stream] = field(init=False, factory=dict)
+    _newcomers: list[tuple[Http2Stream, socket.socket]] = field(init=False, factory=list)  # of this one read
     _running: int = field(init=False, default=0)
     _opened: int = field(init=False, default=0)
     _last_id: int = field(init=False, default=0)
@@ -89,16 +78,7 @@ class Http2Connection:
         head_max_bytes = self._visit.bounds.head_max_bytes
         self._tally = FrameTally(2 * head_max_bytes, self._idle_since)
         self._output = Http2Output(self._visit.socket, self._patience, self._tally.sent, self._broken)
-        self._h2 = _Protocol(H2Configuration(client_side=False, header_encoding=None))
-        # Over the limit and under its double, a head is answered 431.
-        self._h2.local_settings = Settings(
-            client=False,
-            initial_values={
-                SettingCodes.MAX_CONCURRENT_STREAMS: STREAMS_MAX,
-                SettingCodes.MAX_HEADER_LIST_SIZE: 2 * head_max_bytes,
-            },
-        )
-        self._h2.decoder.max_header_list_size = 2 * head_max_bytes
+        self._h2 = Http2Protocol(head_max_bytes)
 
     async def serve(self) -> None:
         """Runs until the peer leaves, is idle for too long, is dismissed, or does what it must not."""
@@ -200,6 +180,13 @@ class Http2Connection:
 
     def _take(self, data: bytes) -> None:
         self._tally.take(data, trio.current_time())
+        try:
+            self._take_events(data)
+        finally:
+            self._serve_newcomers()
+        self._push()
+
+    def _take_events(self, data: bytes) -> None:
         for event in self._h2.receive_data(data):
             match event:
                 case events.RequestReceived():
@@ -216,14 +203,20 @@ class Http2Connection:
                 case events.WindowUpdated():
                     self._open_windows(event.stream_id)
                 case events.RemoteSettingsChanged():
-                    # A table as large as the peer likes would be our memory.
-                    encoder = self._h2.encoder
-                    encoder.header_table_size = min(encoder.header_table_size, _HEADER_TABLE_BYTES)
+                    self._h2.bound_header_table()
                     self._open_windows(0)
                 case events.ConnectionTerminated():
                     self._is_retiring = True
                     self._look_at_time()
-        self._push()
+
+    def _serve_newcomers(self) -> None:
+        """Serve the streams that were opened. One that was reset in the same read costs no task: 30 KB each."""
+        newcomers, self._newcomers = self._newcomers, []
+        for stream, inner in newcomers:
+            if stream.is_over:
+                self._finish(stream, inner)
+            else:
+                self._nursery.start_soon(self._carry, stream, inner)
 
     def _open(self, event: events.RequestReceived) -> None:
         assert event.stream_id is not None
@@ -256,7 +249,7 @@ class Http2Connection:
         sent = outer.send(head)
         if sent < len(head):
             stream.put(head[sent:], 0)
-        self._nursery.start_soon(self._carry, stream, inner)
+        self._newcomers.append((stream, inner))
         if self._opened >= STREAMS_PER_CONNECTION:
             self._retire()
 
@@ -308,12 +301,15 @@ class Http2Connection:
                 await self._carry_answer(stream)
                 self._forget(stream)
         finally:
-            stream.close()
-            close_socket(inner)
-            self._running -= 1
-            self._counts.streams -= 1
-            self._idle_since = trio.current_time()
-            self._look_at_time()
+            self._finish(stream, inner)
+
+    def _finish(self, stream: Http2Stream, inner: socket.socket) -> None:
+        stream.close()
+        close_socket(inner)
+        self._running -= 1
+        self._counts.streams -= 1
+        self._idle_since = trio.current_time()
+        self._look_at_time()
 
     async def _carry_answer(self, stream: Http2Stream) -> None:
         try:

@@ -136,13 +136,6 @@ def test_a_websocket_ends_within_a_second_of_its_tokens_end_unless_renewed(guard
         assert renewed.subscribe("job:ann")["success"] is True
 
 
-def test_a_stream_ends_at_its_tokens_end_with_a_named_event(guarded: DaemonProcess) -> None:
-    with streaming(guarded.url + STREAM, bearer(token(seconds=2))) as source:
-        events = list(source.iter_sse())
-    assert [event.event for event in events] == ["message", "token_expired"]
-    assert events[-1].json()["type"] == "token_expired"
-
-
 def test_a_new_token_takes_away_what_it_does_not_allow(guarded: DaemonProcess) -> None:
     wide, narrow = token("ann", subscribe=["job:*", "note:*"]), token("ann", subscribe=["note:*"])
     with talking(guarded.ws_url, additional_headers=bearer(wide)) as talker:

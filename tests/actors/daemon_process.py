@@ -34,6 +34,7 @@ class DaemonProcess:
         expected_errors: events that it may log as errors.
         under: a command that runs the daemon's command line in its own place, such as one that sets limits.
         is_forked: whether its interpreter may be a fork (tests/actors/forks.py); with `under` it never is.
+        window: where a forked one writes at SIGUSR2 what it then has (`tests.soak.probed`).
     """
 
     redis_url: str | None
@@ -44,6 +45,7 @@ class DaemonProcess:
     under: tuple[str, ...] = ()
     expected_errors: set[str] = field(factory=set)
     is_forked: bool = True
+    window: Path | None = None
     process: subprocess.Popen[str] | ForkedProcess = field(init=False)
     port: int = field(init=False)
     _node: str | None = field(init=False, default=None)
@@ -56,7 +58,9 @@ class DaemonProcess:
         self._node = None
         with open(self.log_path, "ab") as log:
             if self.is_forked and not self.under:
-                self.process = start_fork("broker", arguments, environ=environ, stderr=log.fileno())
+                probe = [] if self.window is None else [str(self.window), "-m", "broker"]
+                module = "tests.soak.probed" if probe else "broker"
+                self.process = start_fork(module, [*probe, *arguments], environ=environ, stderr=log.fileno())
             else:
                 command = [*self.under, sys.executable, "-m", "broker", *arguments]
                 self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environ)

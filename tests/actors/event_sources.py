@@ -10,7 +10,6 @@ import json
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
@@ -18,20 +17,16 @@ import httpx
 import httpx_sse
 from attrs import define, field
 
-_PACKAGE = "eventsource@4"
-_INSTALL_SECONDS = 60.0
+from tests.actors.chromium import HERE, NODE_MODULES
+
 _AGAIN_SECONDS = 0.1
 _PAGE = """
 const { EventSource } = require("eventsource");
-const source = new EventSource(process.argv[2]);
+const source = new EventSource(process.argv[1]);
 const note = (event) => console.log(JSON.stringify([event.type, JSON.parse(event.data)]));
 source.onmessage = note;
 source.addEventListener("gap", note);
 """
-
-
-class NoEventSource(Exception):
-    """There is no node here, or no registry to install the package from; the text says which."""
 
 
 @define(eq=False)
@@ -101,37 +96,16 @@ class HttpxEventSource(EventSourceClient):
 
 @define(eq=False)
 class NodeEventSource(EventSourceClient):
-    """The npm package `eventsource`, in a node process.
+    """The npm package `eventsource`, in a node process; `tests/browser/install` gets it."""
 
-    Args:
-        folder: where the package is installed, see `install`.
-    """
-
-    folder: Path = field(kw_only=True)
     _process: subprocess.Popen[str] | None = None
 
     @staticmethod
-    def install(folder: Path) -> None:
-        """Install the package.
-
-        Raises:
-            NoEventSource: it cannot be.
-        """
-        command = ["npm", "install", "--prefer-offline", "--ignore-scripts", "--no-audit", "--no-fund", _PACKAGE]
-        try:
-            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_INSTALL_SECONDS)
-        except FileNotFoundError:
-            raise NoEventSource("there is no npm here") from None
-        except subprocess.TimeoutExpired:
-            raise NoEventSource(f"npm did not install {_PACKAGE} within {_INSTALL_SECONDS:g} s") from None
-        if done.returncode:
-            raise NoEventSource(f"npm cannot install {_PACKAGE}: {done.stderr.strip().splitlines()[-1:]}")
-        (folder / "page.cjs").write_text(_PAGE)
+    def is_there() -> bool:
+        return (NODE_MODULES / "eventsource").exists()
 
     def open(self) -> None:
-        self._process = subprocess.Popen(
-            ["node", "page.cjs", self.url], cwd=self.folder, stdout=subprocess.PIPE, text=True
-        )
+        self._process = subprocess.Popen(["node", "-e", _PAGE, self.url], cwd=HERE, stdout=subprocess.PIPE, text=True)
         Thread(target=self._read, daemon=True).start()
 
     def close(self) -> None:

@@ -47,6 +47,7 @@ class Follower(ABC):
     truths: Truths
     port: int | None = None
     receive_buffer: int | None = None
+    segment_bytes: int | None = None
     is_stalled: bool = False
     peer: Peer | None = None
     records: dict[str, Record] = field(init=False)
@@ -65,7 +66,8 @@ class Follower(ABC):
         """Open a connection and ask for everything. Where nobody listens it is tried again later."""
         assert self.port is not None
         try:
-            self.peer = Peer(self.port, self._opening(), receive_buffer=self.receive_buffer)
+            sizes = {"receive_buffer": self.receive_buffer, "segment_bytes": self.segment_bytes}
+            self.peer = Peer(self.port, self._opening(), **sizes)
         except ConnectionError:
             self._again_at = time.monotonic() + _AGAIN_SECONDS
             return
@@ -400,7 +402,9 @@ def _decoded(text: bytes) -> Any:
             assert event["c"] == found["channel"], found
             entry = Event(found["position"], (event["by"], event["n"]))
             found = {"type": "envelope", "channel": found["channel"], "position": found["position"], "entry": entry}
-        _messages[text] = found
+        # Fifty thousand large ones would be gigabytes.
+        if len(text) < 4096:
+            _messages[text] = found
     return found
 
 

@@ -34,13 +34,18 @@ class Peer:
 
     Args:
         receive_buffer: bytes that the kernel holds for this side; small makes the other side notice a stall early.
+        segment_bytes: the most in a packet, as on a network; small makes it hold less on the other side, too.
     """
 
-    def __init__(self, port: int, opening: bytes, *, receive_buffer: int | None = None) -> None:
+    def __init__(
+        self, port: int, opening: bytes, *, receive_buffer: int | None = None, segment_bytes: int | None = None
+    ) -> None:
         self.socket = socket.socket()
         _open.append(self)
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        if segment_bytes is not None:
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, segment_bytes)
         self.socket.settimeout(BOUND_SECONDS)
         self.socket.connect(("127.0.0.1", port))
         self.socket.sendall(opening)

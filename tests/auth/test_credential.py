@@ -19,6 +19,7 @@ from broker.auth.credential import (
     Credential,
     credential_of,
     masked,
+    without_secrets,
 )
 from broker.config.access import Auth
 from broker.request import Request, RequestRefused
@@ -210,6 +211,12 @@ def test_what_the_log_shows(target: str, line: str) -> None:
     except UnicodeEncodeError:
         return
     assert masked(data) == line
+
+
+def test_a_text_that_quotes_a_secret() -> None:
+    assert without_secrets(f"pages of 'https://{KEY}' may not connect") == "pages of 'https://***' may not connect"
+    assert without_secrets(f'{{"why": "{JWT}", "a": "x\\n{JWT}"}}') == '{"why": "***", "a": "x\\n***"}'
+    assert without_secrets("eyJust a word, bk_of_mine") == "eyJust a word, bk_of_mine"
 
 
 @given(st.text(st.characters(max_codepoint=255), max_size=40), st.text(st.characters(max_codepoint=255), max_size=40))

@@ -175,6 +175,7 @@ WEAK = {"kty": "RSA", "n": jwk("RS256")["n"][:100], "e": "AQAB"}
         (jwk("ES256", x=jwk("ES256", 1)["x"]), None),
         (jwk("ES256", crv="P-384"), None),
         (jwk("EdDSA", x="AAAA"), None),
+        (jwk("EdDSA", crv="\n\u5519"), r"cannot be used: Invalid curve: \n\u5519"),
         (jwk("RS256", e="AQ"), None),
         (WEAK, None),
     ],

@@ -1,4 +1,4 @@
-"""Clients that stop reading, stop answering, or vanish; each with a daemon of its own settings."""
+"""Clients that stop reading, or stay after their goodbye; each with a daemon of its own settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from tests.actors.bystander import watch
 from tests.actors.daemon_process import DaemonProcess
-from tests.actors.raw_client import CLOSE, PING, PONG, Frame, RawClient, frame, head, text, wait_until
+from tests.actors.raw_client import RawClient, frame, head, text, wait_until
 from tests.actors.redis_server import RedisServer
 
 StartDaemon = Callable[..., DaemonProcess]
@@ -50,28 +50,6 @@ def test_a_client_that_never_reads(
         assert frames[-1].code == code
         assert {frame.payload for frame in frames[:-1]} == {payload}
         wait_until(lambda: daemon.stats()["delivery"]["endings"].get(ending) == 3)
-
-
-def test_a_client_that_stops_answering(redis_server: RedisServer, start_daemon: StartDaemon) -> None:
-    """Closed with 1001; one that answers its pings stays."""
-    daemon = start_daemon(
-        redis_server.url,
-        "--websocket-ping-seconds", "0.3", "--websocket-silence-seconds", "2", "--clients-farewell-seconds", "0.5",
-    )  # fmt: skip
-    with RawClient.websocket(daemon.port) as quiet, RawClient.websocket(daemon.port) as lively:
-        began = time.monotonic()
-        beats = 0
-        while beats < 9:
-            got = lively.frame()
-            if got.opcode == PING:
-                lively.send(frame(PONG, got.payload))
-                beats += 1
-        frames = quiet.frames()
-        assert frames[-1] == Frame(CLOSE, (1001).to_bytes(2, "big") + b"no pong and no message in time")
-        assert 1 <= frames.count(Frame(PING, b"")) <= 6
-        assert time.monotonic() - began < 6
-        assert daemon.stats()["delivery"]["endings"] == {"silent": 1}
-        assert daemon.stats()["websocket"]["totalConnections"] == 1
 
 
 def test_a_client_that_stays_after_its_goodbye_is_cut_off(redis_server: RedisServer, start_daemon: StartDaemon) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.actors.daemon_process import DaemonProcess
 from tests.actors.raw_client import RawClient, head, wait_until
-from tests.actors.refusal import assert_refusal, assert_refused
+from tests.actors.refusal import assert_refused
 from tests.bad_input.conftest import TRICKLE_SECONDS
 
 HELLO = bytes.fromhex("160301020001000001fc0303") + bytes(range(256)) * 2
@@ -99,24 +99,6 @@ def test_a_head_a_byte_at_a_time_is_served_within_its_time(port: int) -> None:
         for byte in head(b"GET /health HTTP/1.1"):
             client.send(bytes((byte,)))
         assert client.answer().status == 200
-
-
-@pytest.mark.parametrize("path", [b"/health", b"/ws"])
-def test_a_trickling_head_is_given_its_time_and_no_more(port: int, path: bytes) -> None:
-    began = time.monotonic()
-    with RawClient.connect(port) as client:
-        client.send(b"GET %b HTTP/1.1\r\nHost: a\r\nUpgrade: " % path)
-        client.sock.settimeout(0.05)
-        while time.monotonic() - began < 5:
-            client.try_send(b"x")
-            try:
-                client._receive()
-            except TimeoutError:
-                continue
-            break
-        client.sock.settimeout(5)
-        assert_refusal(client.answer(), 408)
-    assert TRICKLE_SECONDS <= time.monotonic() - began < TRICKLE_SECONDS + 1
 
 
 def test_500_that_say_nothing_are_let_go(port: int, served: DaemonProcess) -> None:

@@ -56,28 +56,6 @@ def test_an_endless_trailer_is_refused(port: int) -> None:
         assert answer.status in (408, 413)
 
 
-@pytest.mark.parametrize(
-    "began",
-    [head(POST, b"Content-Length: 100"), head(POST, CHUNKED) + b"ff\r\n", head(POST, CHUNKED) + b"0\r\nX: "],
-    ids=["length", "chunk", "trailer"],
-)
-def test_a_trickling_body_is_given_its_time_and_no_more(port: int, began: bytes) -> None:
-    started = time.monotonic()
-    with RawClient.connect(port) as client:
-        client.send(began)
-        client.sock.settimeout(0.05)
-        while time.monotonic() - started < 5:
-            client.try_send(b"x")
-            try:
-                client._receive()
-            except TimeoutError:
-                continue
-            break
-        client.sock.settimeout(5)
-        assert_refusal(client.answer(), 408)
-    assert TRICKLE_SECONDS <= time.monotonic() - started < TRICKLE_SECONDS + 1
-
-
 UNKNOWN = {
     "path": (b"GET /nothing HTTP/1.1", 404),
     "root-with-star": (b"GET /* HTTP/1.1", 404),

@@ -204,22 +204,6 @@ def test_a_message_may_have_64_kib_and_not_a_byte_more(port: int) -> None:
             assert client.read_to_end() == b""
 
 
-@pytest.mark.parametrize("opcode", [TEXT, BINARY])
-def test_a_length_that_nobody_could_send_is_not_waited_for(port: int, opcode: int) -> None:
-    with RawClient.websocket(port) as client:
-        client.send(frame(opcode, b"*" * 65537, length=2**63 - 1))
-        assert client.frame().code == 1009
-
-
-def test_a_million_empty_fragments(port: int, served: DaemonProcess) -> None:
-    before = resident_bytes(served.process.pid)
-    with RawClient.websocket(port) as client:
-        client.send(frame(TEXT, fin=False))
-        client.try_send(frame(CONTINUATION, fin=False) * 1_000_000)
-        assert client.frame().code == 1009
-    assert resident_bytes(served.process.pid) - before < 2 << 20
-
-
 @pytest.mark.parametrize("wrong", [frame(3), frame(TEXT, b"\xff"), close_frame(1000), frame(TEXT, b"*", length=2**40)])
 def test_what_follows_an_error_or_a_close_is_not_kept(port: int, served: DaemonProcess, wrong: bytes) -> None:
     """While the daemon waits for the client to close, it reads and forgets."""

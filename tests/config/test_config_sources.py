@@ -32,6 +32,7 @@ SAMPLES: Mapping[str, tuple[str, object]] = {
     "listen.body_seconds": ("2", 2.0),
     "listen.idle_seconds": ("1e2", 100.0),
     "listen.write_seconds": ("3", 3.0),
+    "listen.dead_seconds": ("30", 30.0),
     "listen.allowed_origins": (
         "https://a.example,http://[::1]:8080,*",
         ("https://a.example", "http://[::1]:8080", "*"),

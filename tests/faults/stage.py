@@ -111,6 +111,10 @@ class Stage:
     def at_least(self, what: str, value: float, bound: float, unit: str = "") -> None:
         self.measured.append(Measured(what, value, ">=", bound, unit))
 
+    def errors_logged(self) -> int:
+        """By all daemons so far, beside those that are expected."""
+        return sum(len(errors_of(daemon)) for daemon in self._daemons)
+
     def cannot_play(self, why: str) -> None:
         """End the scenario: skipped, with the reason. What was measured before does not count.
 

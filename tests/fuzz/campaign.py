@@ -1,15 +1,17 @@
 """A campaign: many inputs for one target, until all are done or one breaks a promise.
 
 Law: a run is repeated by its seed. Runs inside trio, as some targets ask what time it is.
-Bounds: `CORPUS_MAX` inputs are kept; one input takes at most `SECONDS_MAX`.
+Bounds: `CORPUS_MAX` inputs are kept; one input takes at most `SECONDS_MAX` of CPU.
 """
 
 from __future__ import annotations
 
 import random
+import shlex
 import time
 from collections import Counter
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -29,15 +31,17 @@ class Failure:
     """An input that broke a promise, as short as simple deletion makes it."""
 
     target: str
-    seed: int
-    number: int
     data: bytes
     error: str
+    seed: int | None = None
+    number: int = 0
 
     def __str__(self) -> str:
+        which = "" if self.seed is None else f": input {self.number} of seed {self.seed}"
         return (
-            f"{self.target}: input {self.number} of seed {self.seed}\n  {self.error}\n"
-            f"  shortened to {len(self.data)} bytes:\n  {self.data!r}"
+            f"{self.target}{which}\n  {self.error}\n"
+            f"  shortened to {len(self.data)} bytes:\n  {self.data!r}\n"
+            f"  again: python -m tests.fuzz --target {self.target} --input {shlex.quote(repr(self.data))}"
         )
 
 
@@ -57,27 +61,23 @@ class Campaign:
         Args:
             told: called now and then with how many more are done.
         """
-        before = structlog.get_config()
-        structlog.configure(processors=[_no_error])
-        try:
+        with no_errors_logged():
             return trio.run(self._run, inputs, told)
-        finally:
-            structlog.configure(**before)
 
     async def _run(self, inputs: int, told: Callable[[int], None]) -> Failure | None:
         mutator = Mutator(random.Random(self.seed), self.target.words, self.target.max_bytes)
         corpus = list(self.target.seeds)
         for number in range(inputs):
             data = corpus[number] if number < len(self.target.seeds) else mutator.next(corpus)
-            began = time.perf_counter()
+            began = time.process_time()
             try:
                 outcome = self.target.check(data)
             except Exception as error:
-                return Failure(self.target.name, self.seed, number, self._shortened(data, error), _said(error))
-            took = time.perf_counter() - began
+                return failure_of(self.target, data, error, self.seed, number)
+            took = time.process_time() - began
             self.slowest = max(self.slowest, took)
             if took > SECONDS_MAX:
-                return Failure(self.target.name, self.seed, number, data, f"took {took:.1f} s")
+                return Failure(self.target.name, data, f"took {took:.1f} s", self.seed, number)
             if outcome not in self.outcomes and len(corpus) < CORPUS_MAX:
                 corpus.append(data)
             self.outcomes[outcome] += 1
@@ -87,27 +87,45 @@ class Campaign:
         told(self.done % _REPORT_EVERY)
         return None
 
-    def _shortened(self, data: bytes, error: Exception) -> bytes:
-        """What is left when pieces are deleted as long as the same sort of error stays; at most ten seconds."""
-        until = time.perf_counter() + 10.0
-        size = len(data) // 2
-        while size:
-            at = 0
-            while at < len(data) and time.perf_counter() < until:
-                shorter = data[:at] + data[at + size :]
-                if self._breaks(shorter, error):
-                    data = shorter
-                else:
-                    at += size
-            size //= 2
-        return data
 
-    def _breaks(self, data: bytes, error: Exception) -> bool:
-        try:
-            self.target.check(data)
-        except Exception as other:
-            return type(other) is type(error)
-        return False
+def failure_of(target: Target, data: bytes, error: Exception, seed: int | None = None, number: int = 0) -> Failure:
+    """The failure that an input is, shortened."""
+    return Failure(target.name, _shortened(target, data, error), _said(error), seed, number)
+
+
+@contextmanager
+def no_errors_logged() -> Iterator[None]:
+    """What logs an error in here gets an AssertionError for it; all else that is logged is dropped."""
+    before = structlog.get_config()
+    structlog.configure(processors=[_no_error])
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+
+
+def _shortened(target: Target, data: bytes, error: Exception) -> bytes:
+    """What is left when pieces are deleted as long as the same sort of error stays; at most ten seconds."""
+    until = time.perf_counter() + 10.0
+    size = len(data) // 2
+    while size:
+        at = 0
+        while at < len(data) and time.perf_counter() < until:
+            shorter = data[:at] + data[at + size :]
+            if _breaks(target, shorter, error):
+                data = shorter
+            else:
+                at += size
+        size //= 2
+    return data
+
+
+def _breaks(target: Target, data: bytes, error: Exception) -> bool:
+    try:
+        target.check(data)
+    except Exception as other:
+        return type(other) is type(error)
+    return False
 
 
 def _no_error(logger: object, level: str, event: MutableMapping[str, Any]) -> str:

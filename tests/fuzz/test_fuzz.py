@@ -1,27 +1,34 @@
-"""A short run of each target with a fixed seed, and that the fuzzer finds what there is to find.
-
-A long run is `make fuzz`; what it finds is repeated by what it prints.
-"""
+"""The kept corpus of every target, and a few inputs made of it: a target that fails is repeated by what it prints."""
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
 from tests.fuzz.campaign import Campaign
+from tests.fuzz.corpus_folder import BYTES_MAX, CORPUS, FILES_MAX, kept
 from tests.fuzz.target import Target
 from tests.fuzz.targets import TARGETS
 
-# About half a second each.
-INPUTS = {"frames": 300, "settings": 400, "heads": 1250, "commands": 1250, "payloads": 1500}
-INPUTS_OF_OTHERS = 2500
+# Besides the corpus; what one input of a target costs is between 0.05 and 2 ms.
+INPUTS = 200
 
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_target(name: str) -> None:
-    campaign = Campaign(TARGETS[name], seed=5)
-    failure = campaign.run(INPUTS.get(name, INPUTS_OF_OTHERS))
+    target = attrs.evolve(TARGETS[name], seeds=(*TARGETS[name].seeds, *kept(name)))
+    campaign = Campaign(target, seed=5)
+    failure = campaign.run(len(target.seeds) + INPUTS)
     assert failure is None, str(failure)
-    assert TARGETS[name].outcomes and TARGETS[name].outcomes <= set(campaign.outcomes)
+    assert target.outcomes and target.outcomes <= set(campaign.outcomes)
+
+
+def test_the_corpus_is_of_these_targets_and_bounded() -> None:
+    assert {folder.name for folder in CORPUS.iterdir()} <= set(TARGETS)
+    for name in TARGETS:
+        found = kept(name)
+        # What broke a promise comes on top.
+        assert len(found) <= FILES_MAX + 20 and sum(map(len, found)) <= BYTES_MAX + 20_000, name
 
 
 def test_a_broken_promise_is_found_shortened_and_repeated() -> None:
@@ -35,7 +42,7 @@ def test_a_broken_promise_is_found_shortened_and_repeated() -> None:
     assert sorted(failure.data) == sorted(b"x\r\n")
     assert Campaign(target, 7).run(5000) == failure
     assert str(failure).startswith(f"broken: input {failure.number} of seed 7\n  AssertionError: ")
-    assert str(failure).endswith(f"\n  shortened to 3 bytes:\n  {failure.data!r}")
+    assert f"\n  shortened to 3 bytes:\n  {failure.data!r}\n  again: python -m tests.fuzz " in str(failure)
 
 
 def test_an_error_in_the_log_is_a_broken_promise() -> None:

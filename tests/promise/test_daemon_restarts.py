@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from threading import Event, Thread
 
 import pytest
 
 from tests.actors.daemon_process import DaemonProcess
-from tests.actors.event_sources import EventSourceClient, HttpxEventSource, NodeEventSource, NoEventSource
+from tests.actors.event_sources import EventSourceClient, HttpxEventSource, NodeEventSource
 from tests.actors.followers import SseFollower, Truths, V1Follower, WebSocketFollower, follow, open_followers
 from tests.actors.peers import wait_until
 from tests.actors.redis_server import RedisServer
@@ -70,23 +68,13 @@ def restart(daemon: DaemonProcess, number: int) -> None:
     daemon.start()
 
 
-@pytest.fixture(scope="module")
-def package() -> Path:
-    """The npm package `eventsource`, installed."""
-    folder = Path(tempfile.mkdtemp())
-    try:
-        NodeEventSource.install(folder)
-    except NoEventSource as why:
-        pytest.skip(f"no EventSource of npm: {why}")
-    return folder
-
-
 @pytest.fixture(params=["httpx", "node"])
 def open_event_source(request: pytest.FixtureRequest) -> Open:
     if request.param == "httpx":
         return HttpxEventSource
-    folder = request.getfixturevalue("package")
-    return lambda url: NodeEventSource(url, folder=folder)
+    if not NodeEventSource.is_there():
+        pytest.skip("no EventSource of npm: tests/browser/node_modules has none (tests/browser/install)")
+    return NodeEventSource
 
 
 def test_an_event_source_resumes_with_no_event_missing(

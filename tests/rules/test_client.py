@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from broker.auth.identity import OPEN, Identity
-from broker.client import Client
+from broker.client import Client, fenced
 from broker.config.sections import Clients
 from broker.ending import (
     COMPLETE,
@@ -147,6 +147,34 @@ async def test_pulses_come_when_they_are_due_and_bytes_do_not_delay_them(
         assert bytes(life.conversation.received) == b"x" * 19
         life.peer.close()
     assert life.ending is LEFT
+
+
+class Called:
+    """What others call for a client."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    @fenced
+    def fail(self, times: int) -> None:
+        raise ValueError(times)
+
+
+async def test_what_others_call_and_fails_ends_its_client_alone(autojump_clock: MockClock, lives: Lives) -> None:
+    """Nothing that is delivered behind it is taken, and the log has one line with the client's id."""
+    with capture_logs() as logged:
+        async with trio.open_nursery() as nursery:
+            life = lives(nursery)
+            await wait_all_tasks_blocked()
+            life.client.outbox.deliver(b"before ", 1, trio.current_time())
+            for times in range(2):
+                Called(life.client).fail(times)
+            life.client.outbox.deliver(b"behind", 1, trio.current_time())
+            await wait_all_tasks_blocked()
+            assert life.heard() == b"before " + FAREWELL
+            life.peer.close()
+    assert life.ending is INTERNAL_ERROR
+    assert [(entry["event"], entry["client"]) for entry in logged] == [("client failed", "c1")]
 
 
 async def test_the_peer_leaves(autojump_clock: MockClock, lives: Lives) -> None:

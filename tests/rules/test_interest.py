@@ -169,6 +169,18 @@ def test_what_is_refused_or_released_need_not_be_restored() -> None:
     assert table.is_restored
 
 
+def test_confirmations_out_of_order_leave_nothing_behind() -> None:
+    table = interest(b"a")
+    table.take_commands(0.0)
+    table.want(b"b")
+    table.take_commands(0.0)
+    assert table.confirmed(b"b") is True and table.is_waiting
+    assert table.confirmed(b"b") is False
+    assert table.refused() == [b"a"]
+    assert table.refused() == [] and not table.is_waiting
+    assert table.live_count() == len(table) == 1
+
+
 def test_confirmations_that_nobody_asked_for_are_ignored() -> None:
     table = live(b"a")
     assert table.confirmed(b"never") is False

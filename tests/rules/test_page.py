@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from broker.gap import EPOCH_CHANGED, RECORDER_CHANGED, ROLLED_BACK, TRIMMED, UNKNOWN_POSITION, Gap
 from broker.position import Position, Since
 from broker.run import Run
@@ -118,3 +120,15 @@ def test_gaps_say_all_they_know() -> None:
         b'{"type":"gap","channel":"a:1","reason":"trimmed","from":"7:2:20","to":null,"count":3,'
         b'"timestamp":"1970-01-01T00:00:00.000Z"}'
     )
+
+
+@pytest.mark.parametrize("top", [b"7\r\ndata: 2 20 0", b"7 -2 20 0", b"+7 2 20 0", b"7 2 x 0", b"7 2 20", b""])
+def test_what_somebody_else_wrote_is_no_page(top: bytes) -> None:
+    with pytest.raises(ValueError):
+        page_of([top, b"0", []], None, 0, lambda payload: True, 0.0)
+
+
+@pytest.mark.parametrize("id", [b"2", b"0-1", b"2-\r\nx", b"x-1"])
+def test_an_event_without_a_position_is_none(id: bytes) -> None:
+    with pytest.raises(ValueError):
+        page_of([b"7 2 20 0", b"0", [[id, [b"s", b"e"]]]], None, 0, lambda payload: True, 0.0)

@@ -38,11 +38,12 @@ class Step:
     choice: int = 0
 
 
-def plan(seed: int, part: int, seconds: float) -> Sequence[Step]:
+def plan(seed: int, part: int, seconds: float, pace: float = 1.0) -> Sequence[Step]:
     """The steps of a part, in their order.
 
     Args:
         seconds: as long as the part's clients come and go.
+        pace: of the clients; half of it is half as many.
     """
     dice = random.Random(f"{seed}:{part}")
     faults_every = min(60.0, max(4.0, seconds / 2))
@@ -55,12 +56,12 @@ def plan(seed: int, part: int, seconds: float) -> Sequence[Step]:
             steps.append(Step(at, what, dice.choice(kinds), min(lasts, 4 * mean), dice.getrandbits(30)))
             at += dice.expovariate(1 / every)
 
-    scatter("follow", 0.5, FOLLOWERS, mean=min(30.0, seconds), until=seconds)
-    scatter("visit", 0.2, VISITORS, mean=3.0, until=seconds)
-    scatter("stall", 2.0, mean=3.0, until=seconds)
-    scatter("trickle", 3.0, mean=3.0, until=seconds)
-    scatter("cut", 0.7, until=seconds)
-    scatter("away", 1.5, mean=4.0, until=seconds)
+    scatter("follow", 0.5 / pace, FOLLOWERS, mean=min(30.0, seconds), until=seconds)
+    scatter("visit", 0.2 / pace, VISITORS, mean=3.0, until=seconds)
+    scatter("stall", 2.0 / pace, mean=3.0, until=seconds)
+    scatter("trickle", 3.0 / pace, mean=3.0, until=seconds)
+    scatter("cut", 0.7 / pace, until=seconds)
+    scatter("away", 1.5 / pace, mean=4.0, until=seconds)
     scatter("redis", faults_every, FAULTS, mean=0.5, until=seconds - CALM_SECONDS)
     scatter("reload", faults_every, until=seconds)
     scatter("dump", 2 * faults_every, until=seconds)

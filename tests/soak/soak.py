@@ -13,19 +13,21 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Event
 
 import redis
 from attrs import define, field
 
 from tests.actors.daemon_process import DaemonProcess
 from tests.actors.followers import Truths
+from tests.actors.peers import SsePeer, pump, wait_until
 from tests.actors.redis_server import RedisServer
 from tests.conftest import errors_of
 from tests.promise.oracle import Truth
 from tests.soak.crowd import Crowd
 from tests.soak.plan import PARTS, Step, plan
 from tests.soak.vitals import Vitals, complaints, measure, table
-from tests.soak.voices import voices
+from tests.soak.voices import CHANNELS, PLAIN_CHANNELS, HttpVoice, voices
 
 PROBED = Path(__file__).with_name("probed.py")
 SETTLED_SECONDS = 20.0
@@ -59,6 +61,7 @@ backoff_min_seconds = 0.05
 backoff_max_seconds = 0.5
 ping_seconds = 1
 ping_timeout_seconds = 3
+unsubscribe_after_seconds = 0.5
 """
 Tell = Callable[[str], object]
 
@@ -70,16 +73,25 @@ class Soak:
     Args:
         folder: for everything that is written.
         tell: is given a line about each part.
+        part_seconds: how long everybody comes and goes before all leave; 0: a run is `PARTS` parts.
+        pace: how busy it is there.
+        over: where there is one, the run goes on past its minutes until it is set.
+        base: with nobody there, before anybody came.
     """
 
     folder: Path
     seed: int
     minutes: float
     tell: Tell = print
+    part_seconds: float = 0.0
+    pace: float = 1.0
+    over: Event | None = None
+    base: Vitals = field(init=False)
     counts: Counter[str] = field(factory=Counter)
     faults: list[str] = field(factory=list)
     taken: list[Vitals] = field(factory=list)
     _settings: Path = field(init=False)
+    _begun: float = 0.0
     _reloads: int = 0
 
     def run(self) -> list[str]:
@@ -116,35 +128,45 @@ class Soak:
 
     def _live(self, server: RedisServer, daemon: DaemonProcess, window: Path) -> None:
         truths: Truths = defaultdict(Truth)
-        speaking = voices(truths, server, daemon.port, self.seed)
+        speaking = voices(truths, server, daemon.port, self.seed, self.pace)
+        wait_until(lambda: daemon.stats()["history"]["isRecorder"])
+        _touch(speaking[1], 0.0)
+        self.base = measure(daemon, server, window, 0.0)
         for voice in speaking:
             voice.start()
-        begun = time.monotonic()
-        seconds = max(4.0, self.minutes * 60 / PARTS - REST_SECONDS)
+        begun = self._begun = time.monotonic()
+        seconds = self.part_seconds or max(4.0, self.minutes * 60 / PARTS - REST_SECONDS)
+        part = 0
         try:
-            for part in range(PARTS):
+            while part < PARTS if not self.part_seconds else not part or not self._is_over():
                 crowd = Crowd(daemon.port, truths, random.Random(f"{self.seed}:{part}:bytes"))
                 for voice in speaking:
                     voice.go_on()
-                self._play(plan(self.seed, part, seconds), seconds, crowd, server, daemon)
+                self._play(plan(self.seed, part, seconds, self.pace), seconds, crowd, server, daemon)
                 for voice in speaking:
                     voice.rest(SETTLED_SECONDS)
                 crowd.settle(SETTLED_SECONDS)
-                speaking[1].hang_up()
                 self.faults += crowd.faults[:20]
                 self.counts += crowd.counts
                 for truth in truths.values():
                     for position in list(truth.at)[:-POSITIONS_KEPT]:
                         del truth.at[position]
-                vitals = measure(daemon, window, (time.monotonic() - begun) / 60)
+                minute = (time.monotonic() - begun) / 60
+                _touch(speaking[1], minute)
+                vitals = measure(daemon, server, window, minute)
                 self.taken.append(vitals)
                 figures = ", ".join(f"{name} {value:.4g}" for name, value in vitals.figures.items())
-                self.tell(f"part {part + 1} of {PARTS}, minute {vitals.minute:.1f}: {figures}")
+                part += 1
+                self.tell(f"part {part}, minute {vitals.minute:.1f}: {figures}")
         finally:
             for voice in speaking:
                 voice.end()
                 self.counts[f"events by {voice.name}"] = voice.said
                 self.counts[f"tried again by {voice.name}"] = voice.retries
+
+    def _is_over(self) -> bool:
+        has_lasted = time.monotonic() - self._begun >= 60 * self.minutes
+        return has_lasted and bool(self.part_seconds) and (self.over is None or self.over.is_set())
 
     def _play(
         self, steps: Sequence[Step], seconds: float, crowd: Crowd, server: RedisServer, daemon: DaemonProcess
@@ -152,7 +174,7 @@ class Soak:
         """Do the steps at their times."""
         begun, due = time.monotonic(), list(reversed(steps))
         back: list[tuple[float, Callable[[], object]]] = []
-        while (now := time.monotonic() - begun) < seconds or back:
+        while ((now := time.monotonic() - begun) < seconds and not self._is_over()) or back:
             while due and due[-1].at <= now:
                 step = due.pop()
                 if step.what == "redis":
@@ -192,3 +214,12 @@ class Soak:
     def _write_settings(self) -> None:
         self._reloads += 1
         self._settings.write_text(SETTINGS.format(number=100 + self._reloads % 2))
+
+
+def _touch(voice: HttpVoice, minute: float) -> None:
+    """One publishes and one follows, and are gone: connections to Redis that are opened when needed are then there."""
+    wait_until(lambda: voice.publish(PLAIN_CHANNELS[0], {"type": "plain"}, f"minute-{minute}"))
+    voice.hang_up()
+    stream = SsePeer(voice.port, CHANNELS[0])
+    pump([stream], lambda: stream.is_open)
+    stream.close()

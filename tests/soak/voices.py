@@ -149,11 +149,13 @@ class HttpVoice(Voice):
             self._connection = None
 
 
-def voices(truths: Truths, server: RedisServer, port: int, seed: int) -> tuple[RedisVoice, HttpVoice]:
+def voices(
+    truths: Truths, server: RedisServer, port: int, seed: int, pace: float = 1.0
+) -> tuple[RedisVoice, HttpVoice]:
     """Both, and their counts begin at nothing."""
     for channel in CHANNELS:
         truths[channel].published |= {STAMPED: 0, HTTP: 0}
     return (
-        RedisVoice(STAMPED, truths, random.Random(f"{seed}:{STAMPED}"), 40.0, server=server),
-        HttpVoice(HTTP, truths, random.Random(f"{seed}:{HTTP}"), 10.0, port=port),
+        RedisVoice(STAMPED, truths, random.Random(f"{seed}:{STAMPED}"), 40.0 * pace, server=server),
+        HttpVoice(HTTP, truths, random.Random(f"{seed}:{HTTP}"), 10.0 * pace, port=port),
     )

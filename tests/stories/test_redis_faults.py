@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -141,36 +139,6 @@ def test_a_connection_that_redis_kills(redis_server: RedisServer, daemon: Daemon
         assert seconds_until_delivery(redis_server, peers) < BACK_WITHIN_SECONDS
         wait_until(lambda: is_connected(daemon))
     assert not peers[0].ended
-
-
-def test_a_cut_by_the_output_buffer_limit(redis_server: RedisServer, daemon: DaemonProcess) -> None:
-    peers: list[Peer] = list(open_websockets(daemon.port, 1, CHANNEL))
-
-    def is_heard() -> bool:
-        with redis_server.client() as client:
-            return bool(dict(client.pubsub_numsub(CHANNEL))[CHANNEL.encode()])
-
-    with redis_server.client() as client:
-        client.config_set("client-output-buffer-limit", "pubsub 64kb 32kb 1")
-    with stopped(daemon):
-        for _ in range(100):
-            redis_server.publish(CHANNEL, *[b'{"pad":"%b"}' % (b"x" * 1000)] * 500)
-            if not is_heard():
-                break
-        assert not is_heard()
-    wait_until(lambda: daemon.stats()["redis"]["outages"] == 1)
-    assert seconds_until_delivery(redis_server, peers) < BACK_WITHIN_SECONDS
-    wait_until(lambda: is_connected(daemon))
-    assert daemon.stats()["redis"]["lastOutage"] is not None
-
-
-@contextmanager
-def stopped(daemon: DaemonProcess) -> Iterator[None]:
-    daemon.process.send_signal(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        daemon.process.send_signal(signal.SIGCONT)
 
 
 def test_the_daemon_starts_before_redis(tmp_path: Path, start_daemon: StartDaemon) -> None:

@@ -6,8 +6,6 @@ import json
 import re
 from collections.abc import Callable
 
-import pytest
-
 from tests.actors.daemon_process import DaemonProcess
 from tests.actors.peers import Peer, open_streams, open_websockets, pump, wait_until
 from tests.actors.redis_server import RedisServer
@@ -44,11 +42,8 @@ def slow(daemon: DaemonProcess, channel: str) -> tuple[list[Peer], Peer]:
     return stalled, healthy
 
 
-@pytest.mark.parametrize("policy", ["catch_up", "auto"])
-def test_who_is_served_from_history_gets_everything_once(
-    redis_server: RedisServer, start_daemon: StartDaemon, policy: str
-) -> None:
-    daemon = start_daemon(redis_server.url, *options(f"slow_clients={policy}", "history_length=100000"))
+def test_who_is_served_from_history_gets_everything_once(redis_server: RedisServer, start_daemon: StartDaemon) -> None:
+    daemon = start_daemon(redis_server.url, *options("history_length=100000"))  # the policy is auto
     stalled, healthy = slow(daemon, "note:1")
     publish(redis_server, "note:1", healthy)
     stats = daemon.stats()["delivery"]

@@ -74,6 +74,7 @@ def test_a_reload_that_fails_is_over_too(notify: NotifySocket) -> None:
         (Vitals(2, 3, 9, False), 1999.6, "2 clients, 3 channels, 2000 messages a second"),
         (Vitals(2, 3, 9, True), 5.0, "waiting for Redis; 2 clients, 3 channels"),
         (Vitals(2, 3, 9, True, True), 5.0, "stopping; 2 clients left"),
+        (Vitals(2, 3, 9, False, False, True), 5.0, "stuck: nothing is handed on; 2 clients, 3 channels"),
     ],
 )
 def test_the_line_that_people_see(vitals: Vitals, rate: float, told: str) -> None:

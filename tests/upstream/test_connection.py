@@ -8,14 +8,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import attrs
-import hiredis
 import pytest
 import trio
 import trustme
 
 from broker.config.sections import Redis
 from broker.errors import UpstreamError, UpstreamRefused
-from broker.upstream.connection import RedisConnection, pack, socket_of
+from broker.upstream.connection import RedisConnection, kind_of, pack, reader, replies_of, socket_of
 from tests.actors.redis_server import RedisServer, free_port
 
 
@@ -165,12 +164,45 @@ async def test_what_is_not_resp_ends_the_connection() -> None:
     theirs, ours = trio.socket.socketpair()
     sock = socket.socket(fileno=ours.detach())
     sock.setblocking(False)
-    connection = RedisConnection(SimpleNamespace(disconnect=lambda: None), sock, hiredis.Reader(), 0.0)
+    connection = RedisConnection(SimpleNamespace(disconnect=lambda: None), sock, reader(), 0.0)
     await theirs.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
     with pytest.raises(UpstreamError, match="not RESP"):
         await connection.read()
     connection.close()
     theirs.close()
+
+
+@pytest.mark.parametrize("data", [b"%1\r\n~1\r\n:1\r\n:1\r\n", b"*x\r\n", b"*1\r\n*1\r\n?\r\n"])
+def test_what_is_not_resp2_is_named(data: bytes) -> None:
+    parser = reader()
+    parser.feed(b"#f\r\n+OK\r\n")
+    assert replies_of(parser) == [False, b"OK"]
+    parser.feed(data)
+    with pytest.raises(UpstreamError, match="not RESP"):
+        replies_of(parser)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        [b"message", b"a"],
+        [b"message", None, b"{}"],
+        [b"message", b"a", 1],
+        [b"subscribe", [], 1],
+        [b"pmessage"],
+        [],
+        [[]],
+    ],
+)
+def test_pushes_with_other_parts_are_named(reply: list[object]) -> None:
+    with pytest.raises(UpstreamError, match="what it never sends"):
+        kind_of(reply)
+
+
+def test_kinds_of_pushes() -> None:
+    replies = [[b"message", b"a", b"{}"], [b"unsubscribe", None, 0], [b"pong", b""], 1, None, b"OK", {}]
+    kinds = [b"message", b"unsubscribe", b"pong", b"", b"", b"", b""]
+    assert [kind_of(reply) for reply in replies] == kinds
 
 
 def test_redis_py_still_keeps_its_socket_where_we_look() -> None:

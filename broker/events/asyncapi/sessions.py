@@ -91,7 +91,7 @@ def event_streams() -> list[ChannelObject]:
             {
                 "creativeId": {**_TEXT, "description": "The caller's own name of the creative."},
                 "content": {**_TEXT, "description": "The text to evaluate."},
-                "type": {"enum": _evaluation_types(), "default": "creative", "description": "What to look at."},
+                "type": {"enum": evaluation_types(), "default": "creative", "description": "What to look at."},
             },
             ("creativeId", "content"),
         ),
@@ -151,6 +151,6 @@ def _stream(
     return ChannelObject(name, ROOT + path, ("sse",), (operation,), description, parameters or {})
 
 
-def _evaluation_types() -> list[str]:
+def evaluation_types() -> list[str]:
     (hint,) = (field.hint for field in fields_of(AiEvaluationStream) if field.attribute == "evaluation_type")
     return list(get_args(hint))

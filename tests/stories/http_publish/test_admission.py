@@ -60,32 +60,6 @@ async def test_off() -> None:
     assert publishing.statistics() == {"requests": 1, "events": 0, "repeated": 0, "refused": {"403": 1}}
 
 
-def test_pages_and_their_preflights(server: RedisServer, special: Special) -> None:
-    daemon = special.daemon
-
-    def preflight(origin: str) -> httpx.Response:
-        headers = {"origin": origin, "access-control-request-method": "POST"}
-        return httpx.options(f"{daemon.url}{PATH}", headers=headers, trust_env=False)
-
-    allowed = preflight("https://app.example")
-    assert (allowed.status_code, allowed.content) == (200, b"")
-    assert allowed.headers["access-control-allow-origin"] == "https://app.example"
-    assert sorted(allowed.headers["access-control-allow-methods"].split(", ")) == ["OPTIONS", "POST"]
-    assert "access-control-allow-origin" not in preflight("https://evil.example").headers
-    response = post(daemon, ALERT, origin="https://app.example")
-    assert (response.json(), response.headers["access-control-allow-origin"]) == (
-        {"published": 1},
-        "https://app.example",
-    )
-    # What needs no preflight: a form of a page elsewhere, or of one in a sandbox.
-    with listening(server) as ear:
-        for origin in ("https://evil.example", "null"):
-            sent = post(daemon, ALERT, origin=origin, content_type="text/plain")
-            assert refusal(sent) == (403, f"pages of {origin!a} may not connect")
-            assert "access-control-allow-origin" not in sent.headers
-        assert ear.heard() == []
-
-
 def own_address() -> str:
     """An address of this machine that others reach."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
