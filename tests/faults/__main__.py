@@ -59,6 +59,9 @@ def main() -> int:
         arguments.json.write_text(document(outcomes, machine(minutes)))
     counts = {verdict: sum(each.verdict == verdict for each in outcomes) for verdict in (KEPT, BROKEN, SKIPPED)}
     print(f"{', '.join(f'{count} {verdict}' for verdict, count in counts.items())}, in {minutes:.1f} minutes")
+    if len(outcomes) != len(rows):
+        print(f"{len(rows) - len(outcomes)} rows ended without a verdict")
+        return 1
     return 1 if counts[BROKEN] else 0
 
 

@@ -6,20 +6,25 @@ one is broken, and the copy is thrown away. The working tree stays as it is. End
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from attrs import frozen
+
+from tests.faults.row import BROKEN, KEPT
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("broker", "tests", "conf", "docs", "setup.cfg")
 LEFT_OUT = shutil.ignore_patterns("node_modules", "__pycache__", ".*")
 TRIES = 3
+REASONS_SHOWN = 5
+REASON_CHARACTERS = 160
 
 
 @frozen
@@ -107,7 +112,11 @@ def main(names: Sequence[str]) -> int:
 
 
 def is_found(mutant: Mutant) -> bool:
-    """Put the bug into a copy and play its rows there, a few times, as some bugs show by chance."""
+    """Put the bug into a copy and play its rows there, a few times, as some bugs show by chance.
+
+    Raises:
+        AssertionError: the place is no more, or a row is broken in the copy without the bug, and proves nothing.
+    """
     with tempfile.TemporaryDirectory(prefix="broker-mutant-") as folder:
         copy = Path(folder)
         for part in PARTS:
@@ -115,22 +124,43 @@ def is_found(mutant: Mutant) -> bool:
                 shutil.copytree(ROOT / part, copy / part, ignore=LEFT_OUT)
             else:
                 shutil.copy(ROOT / part, copy / part)
+        print(f"{mutant.name}: {mutant.what} ({mutant.file})", flush=True)
+        for row in mutant.rows:
+            told = _played(copy, row)
+            assert told["verdict"] == KEPT, f"row {row} is {told['verdict']} without the bug: {told}"
         text = (copy / mutant.file).read_text()
         assert text.count(mutant.old) == 1, f"{mutant.file} has changed: {mutant.name} has no place in it any more"
         (copy / mutant.file).write_text(text.replace(mutant.old, mutant.new))
-        print(f"{mutant.name}: {mutant.what} ({mutant.file})", flush=True)
         for attempt in range(TRIES):
             for row in mutant.rows:
-                began = time.monotonic()
-                command = [sys.executable, "-m", "tests.faults", "--row", str(row), "--size", "small"]
-                said = subprocess.run(command, cwd=copy, capture_output=True, text=True)
-                if said.returncode == 1:
-                    print(f"  found by row {row} in {time.monotonic() - began:.1f} s, at try {attempt + 1}:")
-                    print(*(f"    {line}" for line in said.stdout.splitlines()[1:8]), sep="\n", flush=True)
+                told = _played(copy, row)
+                if told["verdict"] == BROKEN:
+                    print(
+                        f"  found by row {row} in {told['seconds']:.1f} s, at try {attempt + 1}, seed {told['seed']}:"
+                    )
+                    print(*(f"    {line}" for line in _reasons(told)[:REASONS_SHOWN]), sep="\n", flush=True)
                     return True
-                assert said.returncode == 0, said.stderr[-2000:]
         print("  NOT FOUND", flush=True)
         return False
+
+
+def _played(copy: Path, row: int) -> dict[str, Any]:
+    """What came of a row in the copy, as in the machine-readable document."""
+    told = copy / "faults.json"
+    told.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "tests.faults", "--row", str(row), "--size", "small", "--json", str(told)]
+    said = subprocess.run(command, cwd=copy, capture_output=True, text=True)
+    assert told.exists(), said.stderr[-2000:]
+    [found] = json.loads(told.read_text())["rows"]
+    assert isinstance(found, dict)
+    return found
+
+
+def _reasons(told: dict[str, Any]) -> list[str]:
+    """What was not as promised, a line each."""
+    missed = [each for each in told["measured"] if not each["is_kept"]]
+    figures = [f"{each['what']} {each['value']:g} ({each['relation']} {each['bound']:g})" for each in missed]
+    return [*figures, *(str(fault)[:REASON_CHARACTERS] for fault in told["faults"])]
 
 
 if __name__ == "__main__":

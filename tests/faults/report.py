@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.faults.row import Outcome
+from tests.faults.row import SKIPPED, Outcome
 
 MARK = "<!-- generated: fault suite -->"
 
@@ -35,12 +35,13 @@ def table(told: dict[str, Any]) -> str:
         f"`make faults` on {machine['date']}: {machine['processors']} processors, Python {machine['python']}, "
         f"{machine['redis']}; {machine['minutes']:.0f} minutes, commit {machine['commit']}.",
         "",
-        "| # | Promise | To reach | Measured | |",
-        "| --- | --- | --- | --- | --- |",
+        "| # | Promise | How it is tried | To reach | Measured | |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     for row in told["rows"]:
-        measured = "; ".join(_figure(each) for each in row["measured"]) or row["note"] or "-"
-        cells = (str(row["number"]), row["promise"], row["figure"], measured, row["verdict"])
+        measured = "; ".join(map(_figure, row["measured"])) if row["verdict"] != SKIPPED else ""
+        measured = ". ".join(filter(None, (measured, row["note"]))) or "-"
+        cells = (str(row["number"]), row["promise"], row["trial"], row["figure"], measured, row["verdict"])
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(lines) + "\n"
 

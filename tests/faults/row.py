@@ -94,6 +94,7 @@ class Outcome:
 
     number: int
     promise: str
+    trial: str
     figure: str
     verdict: str
     size: str

@@ -140,6 +140,7 @@ class Stage:
         return Outcome(
             row.number,
             row.promise,
+            row.trial,
             row.figure,
             SKIPPED if skipped else KEPT if is_kept else BROKEN,
             self.size,
@@ -151,7 +152,8 @@ class Stage:
         )
 
     def _end(self) -> None:
-        peers.close_all()
+        if self.others_are_over is None:  # else they are those of another row, which goes on
+            peers.close_all()
         for daemon in self._daemons:
             if hasattr(daemon, "port"):
                 try:

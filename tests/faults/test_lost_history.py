@@ -157,6 +157,8 @@ class Story:
         if self.stage.dice.random() < 0.5:
             self.publish(BUSY, 5)
         self.wait_for("epoch_changed", self.present, (*BUSY, QUIET))
+        # Who comes before somebody records again may miss what is published plainly, and is told so.
+        follow(self.followers, lambda: self.daemon.own_stats()["history"]["isRecorder"])
         concerned = self.with_history()
         self.arrive()
         self.publish((*BUSY, QUIET, NOT_KEPT), 10)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from threading import Timer
 from typing import Any
 
 from tests.access.visitor import SECRET, token
@@ -119,7 +120,13 @@ def end_of_victim(place: Place, daemon: DaemonProcess, redis: RedisServer) -> st
             redis.publish(channel, *payloads)
             if place.is_slow:
                 wait_until(lambda: daemon.stats_as(ADMIN)["delivery"]["slow"]["now"])
-        return _end_of_stream(victim) if place.path != "/ws" else _end_of_socket(victim)
+        # Heartbeats would keep a connection that is not ended alive for ever.
+        over = Timer(_END_SECONDS, victim.finish)
+        over.start()
+        end = _end_of_stream(victim) if place.path != "/ws" else _end_of_socket(victim)
+        is_late = not over.is_alive()
+        over.cancel()
+        return f"not ended within {_END_SECONDS:g} s" if is_late else end
 
 
 def _wait_live(victim: RawClient, *, is_socket: bool) -> None:
