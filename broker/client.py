@@ -111,6 +111,7 @@ class Client:
     ending: Ending | None = field(init=False, default=None)
     _due: tuple[float, Ending] | None = field(init=False, default=None)
     _scope: trio.CancelScope | None = field(init=False, default=None)
+    _has_failed: bool = field(init=False, default=False)
 
     async def run(self, converse: Callable[[Client], Conversation], pool: OutboxPool | None = None) -> Ending:
         """Serve the client until it ends. Runs until then, or until cancelled.
@@ -162,10 +163,11 @@ class Client:
 
         Synchronous; never waits. What is delivered later is not taken: it would hide what was not.
         """
-        if self.ending is not INTERNAL_ERROR:
-            log.exception("client failed", client=self.id)
+        is_news, self._has_failed = not self._has_failed, True
         self.outbox.finish(b"", drop_unsent=False)
         self.end(INTERNAL_ERROR)
+        if is_news:
+            log.exception("client failed", client=self.id)
 
     def end_at(self, due: float, ending: Ending) -> None:
         """Have the client end at a time, in loop seconds, unless `spare` is called first. Before it runs."""
@@ -236,7 +238,7 @@ class Client:
         patient = self.ending in (COMPLETE, SHUTDOWN)
         with trio.move_on_after(self._bounds.outbox_max_age_seconds if patient else self._bounds.farewell_seconds):
             await self.outbox.flush()
-        if self.outbox.queued_bytes:
+        if self.outbox.queued_bytes or self.outbox.is_torn:
             return False
         if data or self.ending is not LEFT:
             with trio.move_on_after(self._bounds.farewell_seconds):

@@ -32,6 +32,7 @@ from broker.request import Request, RequestRefused, unauthorized
 log = structlog.get_logger(__name__)
 
 _UNKNOWN_KEY = "unknown_key"
+_FAILED = "failed"
 _REVOKED = "revoked"
 _ANONYMOUS = Identity(ANONYMOUS)
 
@@ -134,13 +135,14 @@ class Gate:
     async def _look_at_later(self, text: str, told: Callable[[Identity | TokenRefused], None]) -> None:
         found: Identity | TokenRefused
         try:
-            try:
-                found = await self.look_at(text)
-            except TokenRefused as refused:
-                found = refused
-            told(found)
+            found = await self.look_at(text)
+        except TokenRefused as refused:
+            found = refused
         except Exception:
-            log.exception("a token was looked at, and its client failed")
+            # Who waits for the answer is held until it comes.
+            log.exception("a token could not be looked at")
+            found = TokenRefused(_FAILED, "the daemon could not look at it; its log says why")
+        told(found)
 
     async def look_at(self, text: str) -> Identity:
         """Whose token or API key it is.

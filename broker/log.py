@@ -1,13 +1,14 @@
 """The log: structlog on standard error, key=value on a terminal, else one JSON object a line.
 
-Law: no line holds a token or an API key, whatever was sent and wherever it is quoted. What libraries say through the
-standard library's logging, from warnings on, comes out in the same form.
+Law: no line holds what looks like a token or an API key, whatever was sent and wherever it is quoted. What libraries
+say through the standard library's logging, from warnings on, comes out in the same form.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -57,13 +58,14 @@ def open_log(section: Log) -> None:
         structlog.processors.StackInfoRenderer(),
     ]
     if as_text:
-        processors += [
-            structlog.processors.format_exc_info,
-            structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"], drop_missing=True),
-        ]
+        render: Any = structlog.processors.KeyValueRenderer(
+            key_order=["timestamp", "level", "event"], drop_missing=True
+        )
     else:
-        processors += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    _processors[:] = [*processors, _mask]
+        render = structlog.processors.JSONRenderer()
+    # Before it is rendered: a mask over half of an escape would leave a line that is no JSON.
+    processors += [structlog.processors.format_exc_info, _mask, render]
+    _processors[:] = processors
     structlog.configure(
         processors=_processors,
         wrapper_class=_Logger,
@@ -77,8 +79,18 @@ def _add_facts(_: Any, __: str, line: structlog.typing.EventDict) -> structlog.t
     return {**line, **_facts}
 
 
-def _mask(_: Any, __: str, line: str) -> str:
-    return without_secrets(line)
+def _mask(_: Any, __: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    return {name: _masked(value) for name, value in line.items()}
+
+
+def _masked(value: object) -> object:
+    if value is None or isinstance(value, (int, float)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): _masked(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_masked(each) for each in value]
+    return without_secrets(value if isinstance(value, str) else repr(value))
 
 
 class _Bridge(logging.Handler):

@@ -65,7 +65,7 @@ class Outbox:
     _written_at: float = field(init=False, default=0.0)
     _is_patient: bool = field(init=False, default=False)
     _is_refusing: bool = field(init=False, default=False)
-    _is_torn: bool = field(init=False, default=False)  # nobody knows where the wire is: no last words
+    is_torn: bool = field(init=False, default=False)  # nobody knows where the wire is: no last words
     queued_bytes: int = field(init=False, default=0)
     backlog_bytes: int = field(init=False, default=0)  # kept for it elsewhere, until nothing is queued
     events: int = field(init=False, default=0)
@@ -131,7 +131,7 @@ class Outbox:
             drop_unsent: forget what is queued, except what the wire has half of, so that a client
                 that is too slow for its queue still has a chance to read why it must go.
         """
-        if self._fd < 0 or self._is_torn:
+        if self._fd < 0 or self.is_torn:
             return
         now = trio.current_time()
         if drop_unsent and self._queue:
@@ -238,7 +238,7 @@ class Outbox:
                 self._trouble(VANISHED)
             except Exception:
                 self._queue.clear()
-                self._is_torn = True
+                self.is_torn = True
                 self._trouble(INTERNAL_ERROR)
         self._writing = False
         if self._pool is not None:

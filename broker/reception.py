@@ -129,8 +129,10 @@ class Reception:
         except Exception:
             if visit.is_handed_over or visit.status:
                 raise  # too late for an answer: the fence of the connection ends it
+            failed = _failed()
+            self._refused[str(failed.status)] += 1
             log.exception("request failed", method=method, client=address, user=visit.user_id)
-            await visit.write(refusal_answer(_failed(), method))
+            await visit.write(refusal_answer(failed, method))
             await visit.linger()
             return False
         finally:

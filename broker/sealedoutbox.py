@@ -40,6 +40,7 @@ class SealedOutbox(Outbox):
             self._trouble(VANISHED)
             return
         except Exception:
+            self.is_torn = True  # some of its records may be on the wire
             self._trouble(INTERNAL_ERROR)
             return
         if written != len(data):

@@ -136,7 +136,7 @@ class SseDoor:
             return False
         try:
             page = await self._history.page(name, since)
-        except UpstreamError:
+        except (UpstreamError, ValueError):  # what is wrong with it the reading of it tells
             return False
         return page.anchor is not None and last_index([page.anchor]) is not None
 

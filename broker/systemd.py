@@ -8,7 +8,7 @@ child believes that they are meant for it.
   does not take a datagram is logged once and harms nobody; what the daemon's state is goes out again with the next.
 * `inherited_sockets` takes the listening sockets of a `.socket` unit, and refuses what cannot be served.
 
-Bounds: a datagram is sent without waiting. One every `_STATUS_SECONDS` at most for the status, two for each
+Bounds: a datagram is sent without waiting. One every `_STATUS_SECONDS` at most for the status, `_BEATS` for each
 WATCHDOG_USEC. Source: sd_notify(3), sd_watchdog_enabled(3), sd_listen_fds(3), systemd.service(5).
 """
 
@@ -30,6 +30,8 @@ from broker.errors import ListenError
 log = structlog.get_logger(__name__)
 
 _STATUS_SECONDS = 5.0
+# In a watchdog's time; one may be left out, and one may be late.
+_BEATS = 4
 _FIRST_DESCRIPTOR = 3
 _LISTEN_VARIABLES = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
 _STOPPING_MARGIN_SECONDS = 10.0
@@ -150,7 +152,7 @@ class Notifier:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._tell_status, look)
             if self.watchdog_seconds is not None:
-                nursery.start_soon(self._feed, self.watchdog_seconds / 2, look)
+                nursery.start_soon(self._feed, self.watchdog_seconds / _BEATS, look)
 
     async def _feed(self, seconds: float, look: Callable[[], Vitals]) -> None:
         while True:

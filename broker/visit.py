@@ -240,7 +240,7 @@ class Visit:
         Raises:
             VisitorLeft: the peer is gone or does not read. Half of it may be written: close.
         """
-        if data.startswith(b"HTTP/1.1 "):
+        if data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 100 "):  # that is no answer yet
             self.status = data[9:12].decode("latin-1")
         view = memoryview(data)
         with trio.move_on_after(self.bounds.write_seconds):

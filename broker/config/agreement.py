@@ -22,9 +22,12 @@ _ORDERED = (
     ("channels.message_max_bytes", "clients.outbox_max_bytes", False),
     ("clients.catch_up_bytes", "clients.outbox_max_bytes", False),
     ("clients.outbox_max_bytes", "limits.outbox_total_bytes", False),
+    ("clients.patience_seconds", "listen.dead_seconds", True),
     ("redis.backoff_min_seconds", "redis.backoff_max_seconds", False),
     ("websocket.ping_seconds", "websocket.silence_seconds", True),
 )
+# At 0 the greater one is off, and not less than anything.
+_OFF_AT_ZERO = ("listen.dead_seconds",)
 _HISTORY = ("history_length", "history_seconds")
 
 
@@ -55,7 +58,9 @@ def _pairs(
             values[section].get(key, SETTINGS[f"{section}.{key}"].default)
             for section, key in (lesser.split("."), greater.split("."))
         )
-        if lesser in unsure or greater in unsure or small < great or (small == great and not apart):
+        if lesser in unsure or greater in unsure or (greater in _OFF_AT_ZERO and not great):
+            continue
+        if small < great or (small == great and not apart):
             continue
         if greater in origins:
             than, origin = "not more" if apart else "less", origins.get(lesser, DEFAULT)

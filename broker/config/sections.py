@@ -40,10 +40,10 @@ class Listen:
         10.0, "The longest an HTTP answer may wait for its reader; then the connection is dropped.", least=0.1
     )
     dead_seconds: float = setting(
-        60.0,
+        90.0,
         "How long a peer may acknowledge or take nothing of what it was sent before the kernel gives it up, on Linux; "
-        "less than clients.patience_seconds cuts that short. 0: what the kernel does by itself, which takes a quarter "
-        "of an hour.",
+        "more than clients.patience_seconds, which counts from later. 0: what the kernel does by itself, which takes a "
+        "quarter of an hour.",
         least=0,
         most=86_400,
     )
@@ -132,7 +132,7 @@ class Clients:
     patience_seconds: float = setting(
         60.0,
         "How long a client that reads slowly, on channels whose policy is not disconnect, may read nothing at all; "
-        "then it is ended with code 4002.",
+        "then it is ended with code 4002. Less than listen.dead_seconds.",
         least=0.1,
     )
 

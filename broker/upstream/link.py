@@ -73,7 +73,7 @@ class Link:
     _checks_by_name: dict[bytes, _Check] = Factory(dict)  # of plain messages
     _recorded: frozenset[bytes] = field(init=False)  # types
     _due: trio.Event = Factory(trio.Event)
-    _came_by_at: float | None = None  # who reads, or tries to connect
+    _came_by_at: float = 0.0  # who reads
     _ping_due: bool = False
     _connected: bool = False
     _away_since: float | None = Factory(time.time)
@@ -136,11 +136,10 @@ class Link:
 
     def is_stuck(self, now: float) -> bool:
         """Whether who reads has not come by for longer than anything that it waits for takes. `now`: loop seconds."""
-        section, came_by_at = self._section, self._came_by_at
-        most = 2 * (section.ping_seconds + section.ping_timeout_seconds)  # quiet, it is asked, or given up, in half
-        if not self._connected:
-            most = 5 * section.connect_seconds + section.backoff_max_seconds  # a name, TCP, TLS, password, PING
-        return came_by_at is not None and now - came_by_at > most
+        # Quiet, it is asked, or given up, in half of this. While it is away nothing can be handed on, and how long a
+        # connection takes is bounded by nothing of ours: a name may be looked up for a minute.
+        most = 2 * (self._section.ping_seconds + self._section.ping_timeout_seconds)
+        return self._connected and now - self._came_by_at > most
 
     def away_seconds(self, now: float) -> float:
         """How long Redis was away since the start, until it was there first too. `now`: seconds since 1970."""
@@ -158,7 +157,6 @@ class Link:
         started = False
         told = ""
         while True:
-            self._came_by_at = trio.current_time()
             try:
                 connection = await RedisConnection.open(self._section)
             except UpstreamError as error:
@@ -198,7 +196,7 @@ class Link:
 
     async def _listen(self, connection: RedisConnection, hub: Hub, task_status: trio.TaskStatus[None] | None) -> None:
         async with trio.open_nursery() as nursery:
-            self._connected = True
+            self._connected, self._came_by_at = True, trio.current_time()
             self._interest.connected()
             self._settle_if_complete()
             log.info("Redis connected", redis=mask_url(self._section.url), channels=len(self._interest))

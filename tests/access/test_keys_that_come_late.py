@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jwt
+import trio.testing
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from structlog.testing import capture_logs
 
+from broker.auth.identity import Identity
+from broker.config.access import Auth, Rules
+from broker.errors import TokenRefused
+from broker.gate import Gate
 from tests.access.visitor import bearer, streaming, talking, token
 from tests.actors.redis_server import RedisServer
 
@@ -67,3 +73,26 @@ def test_a_key_host_that_hangs_keeps_nobody_waiting(redis_server: RedisServer, s
             assert talker.hear("error")["code"] == "bad_token"
             assert talker.hear("pong")
         assert time.monotonic() - begun < 3.0
+
+
+class _NoKeys:
+    async def await_key(self) -> None:
+        raise RuntimeError("a bug of ours")
+
+
+class _Waiting(Gate):
+    def read(self, text: str) -> Identity:
+        raise TokenRefused("unknown_key", "no such key")
+
+
+async def test_who_waits_for_a_key_is_answered_whatever_fails() -> None:
+    gate = _Waiting(Auth(), Rules(), cast(Any, _NoKeys()), cast(Any, None), cast(Any, None))
+    told: list[Identity | TokenRefused] = []
+    with capture_logs() as logged:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(gate.serve)
+            gate.look_at_soon("a.b.c", told.append)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+    assert [str(each) for each in told] == ["the daemon could not look at it; its log says why"]
+    assert [line["event"] for line in logged] == ["a token could not be looked at"]

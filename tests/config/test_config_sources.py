@@ -32,7 +32,7 @@ SAMPLES: Mapping[str, tuple[str, object]] = {
     "listen.body_seconds": ("2", 2.0),
     "listen.idle_seconds": ("1e2", 100.0),
     "listen.write_seconds": ("3", 3.0),
-    "listen.dead_seconds": ("30", 30.0),
+    "listen.dead_seconds": ("100", 100.0),
     "listen.allowed_origins": (
         "https://a.example,http://[::1]:8080,*",
         ("https://a.example", "http://[::1]:8080", "*"),
@@ -407,6 +407,22 @@ def test_a_pair_is_compared_across_sources(file: Path) -> None:
             "30.0 is not more than websocket.ping_seconds, which is 30.0 (default); raise this or lower that",
         ),
     ]
+
+
+def test_the_kernel_is_more_patient_than_the_daemon_or_off(file: Path) -> None:
+    assert problems("[clients]\npatience_seconds = 90\n", at=file) == [
+        (
+            "broker.toml: clients.patience_seconds",
+            "90 is not less than listen.dead_seconds, which is 90.0 (default); lower this or raise that",
+        )
+    ]
+    assert problems("[listen]\ndead_seconds = 60\n", at=file) == [
+        (
+            "broker.toml: listen.dead_seconds",
+            "60 is not more than clients.patience_seconds, which is 60.0 (default); raise this or lower that",
+        )
+    ]
+    assert load(flags={}, environ={"BROKER_LISTEN_DEAD_SECONDS": "0"}, file=None).config.listen.dead_seconds == 0
 
 
 def test_what_may_wait_before_a_policy_applies_is_no_more_than_what_may_wait_at_all(file: Path) -> None:

@@ -157,7 +157,9 @@ class Stage:
         for daemon in self._daemons:
             if hasattr(daemon, "port"):
                 try:
-                    daemon.stop()
+                    status = daemon.stop()
+                    if status not in (0, -signal.SIGKILL):
+                        self.faults.append(f"a daemon ended with status {status}")
                 except Exception as error:
                     self.faults.append(f"a daemon did not stop: {error}")
                     daemon.stop(signal.SIGKILL)

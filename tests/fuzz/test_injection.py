@@ -293,6 +293,19 @@ def test_the_log(format: str, encoding: str) -> None:
             )
 
 
+def test_a_secret_in_the_log_is_masked_and_its_line_stays_json() -> None:
+    """Escapes end in letters that a secret may begin with: \\u00ee and yJ..., \\b and k_..."""
+    token, key = f"eyJ{'a' * 20}.b.c", f"bk_{'k' * 43}"
+    texts = [token, key, f"\xee{token[1:]}", f"\b{key[1:]}"]
+    done = subprocess.run(
+        [sys.executable, "-c", LOG, "json"], input=json.dumps(texts), capture_output=True, encoding="utf-8", check=True
+    )
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert len(lines) == 4 * len(texts)
+    assert token[3:20] not in "".join(map(str, lines[:4])) and key[3:] not in "".join(map(str, lines[4:8]))
+    assert [line["user"] for line in lines[::4]] == ["***", "***", *texts[2:]]
+
+
 def test_the_letters_are_in_what_is_tried() -> None:
     """Each test above would see its letter: with the laws broken, these are more than one line, event or frame."""
     naive = [f"data: {text}\n\n".encode() for text in TEXTS]

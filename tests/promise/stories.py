@@ -138,6 +138,9 @@ class Story(RuleBasedStateMachine):
     @rule(type=channels, count=st.integers(1, 12), is_big=st.booleans())
     def publish_plain(self, type: str, count: int, is_big: bool) -> None:
         channel = self.channels[type]
+        if channel in self.unrecorded and (self.kills or self.is_restarted or self.is_redis_restarted):
+            # Who records may still be away, which is not told of a history that has nothing plain.
+            self._have_recorded()
         self._tell("publish_plain", channel, count, is_big)
         self._publish_plain(channel, count, is_big)
 

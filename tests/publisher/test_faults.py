@@ -71,7 +71,7 @@ def test_a_frozen_redis_costs_one_timeout_and_then_nothing(
         assert _TIMEOUT_SECONDS * 0.9 < seconds < _TIMEOUT_SECONDS + _SLACK_SECONDS
         begin = time.monotonic()
         assert [surface.publish("a", "3") for _ in range(100)] == [False] * 100
-        assert time.monotonic() - begin < 0.3
+        assert time.monotonic() - begin < _TIMEOUT_SECONDS  # one more would take that long
         assert surface.statistics().is_paused
         assert surface.statistics().lost == {"unanswered": 1, "paused": 100}
         redis_server.thaw()

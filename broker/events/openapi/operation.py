@@ -16,8 +16,9 @@ from attrs import field, frozen
 
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
-# A head or a body that cannot be read, a page or a `Host` that may not ask, limits; and a daemon that is full or stops.
-EVERYWHERE = (400, 403, 408, 413, 429, 431, 503, 505)
+# A head or a body that cannot be read, a page or a `Host` that may not ask, limits; and a daemon that fails, is full
+# or stops.
+EVERYWHERE = (400, 403, 408, 413, 429, 431, 500, 503, 505)
 BEARER, QUERY = "bearer", "query"
 SECURITY_SCHEMES: Mapping[str, Any] = {
     BEARER: {"type": "http", "scheme": "bearer", "description": "A token (JWT) or an API key."},
@@ -37,6 +38,7 @@ _ABOUT: Mapping[int, str] = {
     401: "No token where one is needed, or one that does not count.",
     403: "No rule allows it, or the page or the Host may not ask.",
     429: "An address or a user is over a limit.",
+    500: "The daemon failed to answer; its log says why.",
     503: "As many connections as allowed, the daemon stops, or Redis does not answer.",
 }
 
