@@ -24,12 +24,14 @@ from collections import deque
 from collections.abc import Callable
 from itertools import islice
 
+import structlog
 import trio
 from attrs import define, field
 
 from broker.ending import INTERNAL_ERROR, OUTBOX_FULL, OUTBOX_STALE, VANISHED, Ending
 from broker.outboxpool import OutboxPool, PoolShare
 
+log = structlog.get_logger(__name__)
 _write = os.write
 _BUFFERS_PER_WRITE = 64
 
@@ -239,6 +241,8 @@ class Outbox:
             except Exception:
                 self._queue.clear()
                 self.is_torn = True
+                if self._finished:  # it goes already, and nobody would hear of it
+                    log.exception("last words could not be written")
                 self._trouble(INTERNAL_ERROR)
         self._writing = False
         if self._pool is not None:

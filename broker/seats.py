@@ -285,6 +285,8 @@ class Seats:
                     limits.connections_per_user,
                     limits.streams_per_user,
                 )
+                if not isinstance(answer, int):
+                    raise UpstreamError(f"Redis answered {type(answer).__name__} where a number was due")
                 return _REFUSED.get(answer)
         except UpstreamError as error:
             self._give_up(error)

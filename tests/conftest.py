@@ -22,26 +22,31 @@ settings.register_profile("broker", deadline=None, suppress_health_check=[Health
 settings.load_profile("broker")
 
 
-# The files that take longest, longest first. One that began last would keep the others waiting.
+# The files that take longest, those that wait among those that compute. One that began last would keep the others
+# waiting.
 LONGEST_FIRST = (
-    "faults/test_soak.py",
     "stories/test_evaluation_faults.py",
-    "workers/test_four_workers.py",
-    "faults/test_resume.py",
-    "restarts/test_successors.py",
-    "systemd/test_machine.py",
-    "systemd/test_service.py",
+    "browser/test_example.py",
+    "faults/test_soak.py",
+    "browser/test_console.py",
     "stories/test_evaluations.py",
-    "stories/test_delivery.py",
-    "stories/test_slow_clients.py",
-    "evaluation/test_cli_evaluate.py",
-    "fuzz/test_fuzz.py",
+    "browser/test_core_delivery.py",
+    "systemd/test_machine.py",
+    "browser/test_core_faults.py",
     "upstream/test_recorder_handover.py",
-    "promise/test_daemon_restarts.py",
+    "workers/test_four_workers.py",
+    "stress/test_stress.py",
+    "browser/test_console_trouble.py",
     "stories/test_redis_faults.py",
-    "stories/test_shutdown.py",
     "workers/test_supervisor.py",
-    "stories/test_banner.py",
+    "browser/test_tabs.py",
+    "stories/test_startup.py",
+    "browser/test_units.py",
+    "subscriber/test_with_tokens.py",
+    "tls/test_http2.py",
+    "browser/test_types.py",
+    "faults/test_resume.py",
+    "nodes/test_nodes_that_go.py",
 )
 
 

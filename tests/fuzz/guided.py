@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.fuzz.corpus_folder import CORPUS, is_full, keep, kept, replace, write
+from tests.fuzz.corpus_folder import BROKE, CORPUS, is_full, keep, kept, replace, write
 from tests.fuzz.targets import TARGETS
 
 # Longer inputs are tried by the engine without guidance; here they would fill the corpus.
@@ -70,7 +70,7 @@ def _campaign(name: str, seconds: int) -> str:
         except CampaignFailed:
             # What ended libFuzzer itself: an input that takes too long, or too much memory.
             for file in fatal.iterdir():
-                keep(name, file.read_bytes())
+                keep(name, file.read_bytes(), BROKE)
             raise
         before = set(kept(name))
         for data in (*TARGETS[name].seeds, *before):

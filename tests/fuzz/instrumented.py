@@ -19,7 +19,7 @@ import atheris
 import trio
 
 from tests.fuzz.campaign import failure_of, no_errors_logged
-from tests.fuzz.corpus_folder import keep
+from tests.fuzz.corpus_folder import BROKE, keep
 from tests.fuzz.mutation import Mutator
 
 # The pure Python among what reads foreign bytes.
@@ -38,7 +38,7 @@ def main() -> None:
             target.check(data)
         except Exception as error:
             failure = failure_of(target, data, error)
-            where = keep(name, failure.data)
+            where = keep(name, failure.data, BROKE)
             print(f"\nFAILED {failure}\n  kept as {where}", file=sys.stderr, flush=True)
             os._exit(FAILED)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.stress.scenario import Scenario
 
-SLICE = 14
+SLICE = 8
 QUICK = ("redis cuts everybody off", "settings are read again", "redis is emptied", "everything is written to the log")
 """Those that hurt everybody and start no daemon again."""
 
