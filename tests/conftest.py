@@ -51,8 +51,8 @@ LONGEST_FIRST = (
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """`-n auto`: two more than there are processors, as many a test waits for a time to pass."""
-    return (os.cpu_count() or 1) + 2
+    """`-n auto`: five for two processors, as many a test waits for a time to pass."""
+    return (os.cpu_count() or 1) * 5 // 2
 
 
 @pytest.hookimpl(wrapper=True)

@@ -8,8 +8,10 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from urllib.parse import quote
 
+from tests.actors.daemon_process import DaemonProcess
 from tests.actors.event_readers import READERS, EventReader, Heard
 from tests.actors.peers import wait_until
+from tests.actors.raw_client import RawClient, head, text
 from tests.actors.redis_server import RedisServer
 from tests.faults.row import Row
 from tests.faults.stage import Stage
@@ -22,6 +24,9 @@ LETTERS = ("\r\n", "\r", "\n", "\0", "\x0b", "\x0c", "\x1b", "\x7f", "\x85", "\u
 LETTERS += ("\U0001f600", "\U0010ffff", "\u00e9", ":", " ", "\t", "data:", "data: x", "event: injected", "id: 9:9:9")
 LETTERS += ("id: \0", "retry: 1", ": comment", "{", "}", '"', "\\", "a")
 ATTACK = "a{0}data: x{0}{0}event: injected{0}id: 9:9:9{0}retry: 1{0}data: x{0}{0}:{0}data{0}{0}"
+# "a" alone makes a name that is one.
+ODD_NAMES = tuple(f"odd:a{letter}" for letter in (*LETTERS, ATTACK.format("\n"), ATTACK.format("\r")) if letter != "a")
+DOORS = ("/api/stream?channel=", "/api/stream?protocol=broker.v1&channel=", "/ws")
 POSITION = re.compile(r"[0-9]+:[0-9]+:[0-9]+")
 CURSOR = re.compile(r"c1(,[\w~.-]+=[0-9]+:[0-9]+:[0-9]+)+")
 BATCH = 100
@@ -45,6 +50,7 @@ def play(stage: Stage) -> None:
     texts, objects = payloads(stage.dice, stage.pick(1000, 30))
     try:
         read(clients, server, texts, objects)
+        misnamed = list(wrong_refusals(daemon))
     finally:
         for client in clients:
             client.close()
@@ -60,18 +66,25 @@ def play(stage: Stage) -> None:
             stage.faults.append(f"{type(client).__name__}: {line}")
         compared += sum(map(len, client.heard))
     stage.note = "; ".join(lacking)
-    stage.at_least("clients", len(clients), len(READERS) - len(lacking))
+    # Two of them are Python packages, which are always there.
+    stage.at_least("clients", len(clients), stage.pick(len(READERS), 2))
     stage.exactly("events published", len(texts) + len(objects), stage.pick(2000, 60))
     stage.at_least("events compared", compared, len(clients) * 4 * len(texts))
     stage.exactly("events lost or not equal", wrong["not equal"], 0)
     stage.exactly("events injected", wrong["injected"], 0)
     stage.exactly("ids that are not the daemon's", wrong["id"], 0)
+    asked = len(ODD_NAMES) * len(DOORS)
+    stage.faults += misnamed
+    stage.exactly("odd names of channels refused", asked - len(misnamed), asked)
 
 
 def read(clients: Sequence[EventReader], server: RedisServer, texts: Sequence[bytes], objects: Sequence[bytes]) -> None:
     """Publish, in portions, each once all clients have the one before."""
     for client in clients:
         client.open()
+    # Nobody can ask for these; who records what is published in Redis, and who listens there, sees them.
+    for name in ODD_NAMES:
+        server.publish(name, b'{"type":"odd","text":"injected"}')
     for client in clients:
         # The third stream is also told that its place is none, for each of its channels.
         wait_until(lambda client=client: client.has((1, 1, 3)), WAIT_SECONDS)
@@ -112,7 +125,7 @@ def faults_of(client: EventReader, texts: Sequence[bytes], objects: Sequence[byt
             told.append(json.loads(event.data))
         except ValueError:
             yield "injected", f"no envelope: {event.data!a}"
-    for name, due in ((CHANNEL, [json.loads(each) for each in objects]), (RAW, [each.decode() for each in texts])):
+    for name, due in ((CHANNEL, [json.loads(each) for each in objects]), (RAW, [enveloped_as(each) for each in texts])):
         yield from differences(name, [each["event"] for each in told if each["channel"] == name], due)
     yield from (("injected", ascii(each)) for each in told if each["channel"] not in (CHANNEL, RAW))
     for event in with_positions:
@@ -124,6 +137,41 @@ def faults_of(client: EventReader, texts: Sequence[bytes], objects: Sequence[byt
             yield "id", f"id {event.id!a}"
     for stream, known in zip(client.heard, ({"message"}, {"message"}, {"message", "gap"}), strict=True):
         yield from (("injected", f"{event!a}") for event in stream if event.kind not in known)
+
+
+def enveloped_as(published: bytes) -> object:
+    """Text that is no JSON is a string in an envelope; dice now and then throw a text that is."""
+    try:
+        return json.loads(published)
+    except ValueError:
+        return published.decode()
+
+
+def wrong_refusals(daemon: DaemonProcess) -> Iterator[str]:
+    """Ask for channels of names that cannot be. What is no clear refusal, or has more lines than others have."""
+    expected = None
+    for name in ODD_NAMES:
+        for door in DOORS[:2]:
+            with RawClient.connect(daemon.port) as client:
+                client.send(head(f"GET {door}{quote(name, safe='')} HTTP/1.1".encode(), b"Connection: close"))
+                lines, _, body = client.read_to_end().partition(b"\r\n\r\n")
+            # Each line of the head but for what it says: the status, and the names of the others.
+            shape = [lines[:12], *(line.partition(b":")[0] for line in lines.splitlines()[1:])]
+            expected = expected or shape
+            if shape != expected or shape[0] != b"HTTP/1.1 400" or not is_clear(body, "error", "detail", "hint"):
+                yield f"{door}{name!a}: answered {lines + body!a}"
+        with RawClient.websocket(daemon.port) as client:
+            client.send(text({"type": "subscribe", "channel": name}))
+            answer = client.frame()
+            if answer.json()["type"] != "error" or not is_clear(answer.payload, "code", "message"):
+                yield f"/ws, {name!a}: answered {answer.payload!a}"
+
+
+def is_clear(answer: bytes, *fields: str) -> bool:
+    """JSON without a control character, so one line; it has these fields, and says what is wrong with the name."""
+    said = json.loads(answer)
+    is_named = any(b"channel '" in answer and why in answer for why in (b"is not allowed", b"empty part", b"parts;"))
+    return min(answer) >= 0x20 and all(said.get(each) for each in fields) and is_named
 
 
 def events(stream: Sequence[Heard]) -> Iterator[Heard]:
@@ -148,8 +196,9 @@ ROW = Row(
     9,
     "EventSource clients get each event as it was published, and no other, whatever is in it",
     "Chromium, npm eventsource, httpx-sse and sseclient-py; 2000 events with CR, LF, NUL, U+0085, U+2028, BOM, astral "
-    "and lone surrogates in data and in ids, over streams with positions, with cursors and of plain text",
-    "equal byte for byte; no injected event",
+    "and lone surrogates in data and in ids, over streams with positions, with cursors and of plain text, on a channel with "
+    "every character that a name may have; names with any other are asked for and published on",
+    "equal byte for byte; no injected event; every other name refused in one line",
     play,
 )
 

@@ -29,7 +29,7 @@ max-stream-events = 1
 request-timeout = 10.0
 warnings = false
 [checks.not_a_server_error]
-expected-statuses = ["2xx", "3xx", "4xx", 503]
+expected-statuses = ["2xx", "3xx", "4xx"]
 [[operations]]
 include-path = "/ws"  # a WebSocket is not in HTTP's power
 checks.positive_data_acceptance.enabled = false
@@ -40,8 +40,12 @@ checks.positive_data_acceptance.enabled = false
 include-path = "/api/publish"  # an Idempotency-Key that was used for something else is answered 422
 checks.positive_data_acceptance.expected-statuses = ["2xx", 401, 403, 404, 422, 429, 503]
 [[operations]]
-include-path-regex = "evaluationId"  # so has a last event id its evaluation
+include-path-regex = "evaluationId"  # so has a last event id its evaluation; the header's counts, and not the query's
 checks.positive_data_acceptance.enabled = false
+checks.negative_data_rejection.enabled = false
+[[operations]]
+include-name = "GET /api/stream/evaluate-creative"
+checks.negative_data_rejection.enabled = false
 """
 # Every boundary of every parameter takes some seconds: in small it is done to a few operations, others each time.
 WITHOUT_COVERAGE = """
@@ -74,8 +78,8 @@ def play(stage: Stage) -> None:
     if stage.is_full:
         daemons.append(stage.daemon(redis_url, *LOGGED, *ROOM))
         reports.append(asked(stage, daemons[1], "", "--exclude-checks=ignored_auth"))
-    bad = token(secret="another secret that is longer than 32 bytes")
-    leaks = sum(leak(guarded, secret) for secret in (key, text, bad, token(seconds=-5)))
+    sent = (key, text, token(secret="another secret that is longer than 32 bytes"), token(seconds=-5))
+    leaks = sum(leak(guarded, secret) for secret in sent)
     outcomes = Counter(outcome for daemon in daemons for outcome in outcomes_of(daemon))
 
     stage.at_least("operations", min(report["operations"]["tested"] for report in reports), len(operations()))
@@ -85,10 +89,12 @@ def play(stage: Stage) -> None:
     failures = [failure for report in reports for failure in (*report["failures"], *report["errors"])]
     stage.faults += [json.dumps(failure) for failure in failures]
     stage.exactly("answers that the document does not have", len(failures), 0)
+    # The document has 503 for a daemon that is full, stops, or has no Redis: this one is and does none of that.
     server_errors = sum(count for outcome, count in outcomes.items() if outcome[:1] == "5" and outcome != "503")
     stage.exactly("answers of 5xx, but 503", server_errors, 0)
+    stage.exactly("answers of 503", outcomes["503"], 0)
     stage.at_least("secrets sent where they may leak", leaks, 40)
-    stage.exactly("lines of the log with a secret", sum(lines_with(d, (key, text, bad, SECRET)) for d in daemons), 0)
+    stage.exactly("lines of the log with a secret", sum(lines_with(d, (*sent, SECRET)) for d in daemons), 0)
 
 
 def asked(stage: Stage, daemon: DaemonProcess, settings: str, *flags: str) -> Any:
@@ -183,7 +189,7 @@ ROW = Row(
     "The HTTP API answers what its OpenAPI document says, whatever it is asked, and logs no token and no key",
     f"schemathesis for 2 minutes against every operation, {SECONDS} s with tokens and {SECONDS} s without "
     "authentication; every request logged, and the log searched",
-    "no 5xx but a documented 503, no answer that is not in the document, no secret in the log",
+    "no 5xx (503 neither, as Redis is there and the daemon has room), no answer that is not in the document, no secret in the log",
     play,
 )
 

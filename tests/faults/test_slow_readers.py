@@ -38,7 +38,8 @@ FLAGS = (
     *("--type", "kept.history_length=100000", "--type", "kept.history_seconds=600"),
     *("--type", "kept.slow_clients=catch_up", "--type", "feed.slow_clients=drop_oldest"),
     *("--type", "gauge.slow_clients=latest", "--type", "plain.slow_clients=disconnect"),
-    *("--clients-patience-seconds", "120", "--websocket-silence-seconds", "600"),
+    *("--clients-patience-seconds", "120", "--listen-dead-seconds", "0"),
+    *("--websocket-silence-seconds", "600"),
 )
 PAYLOAD_BYTES = 1024
 # More than the kernel takes for a client that does not read: behind it something waits in the daemon for each of them.

@@ -1,11 +1,16 @@
-"""What the clients of a row wait for while they read: a time, everything, or the next events after a fault."""
+"""What the clients of a row wait for while they read: a time, everything, or the next events after a fault.
+
+And what a row waits for itself. What does not come is a figure that is not reached, and not the end of the play.
+"""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tests.actors.followers import Follower, follow
+from tests.actors.peers import BOUND_SECONDS
 from tests.promise.oracle import STAMPED, Event
 
 
@@ -30,6 +35,16 @@ def deliver_again(followers: Sequence[Follower]) -> float:
         return True
 
     return follow(followers, is_over)
+
+
+def seconds_until(condition: Callable[[], object], most: float = BOUND_SECONDS) -> float:
+    """Ask until it holds. Returns the seconds that it took; infinity where it did not within the most."""
+    began = time.monotonic()
+    while not condition():
+        if time.monotonic() - began > most:
+            return math.inf
+        time.sleep(0.01)
+    return time.monotonic() - began
 
 
 def settle(followers: Sequence[Follower], seconds: float) -> None:
