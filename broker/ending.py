@@ -35,7 +35,12 @@ COMPLETE = Ending(
     "complete", 1000, "stream complete", False, "nobody", "An SSE stream that has an end delivered its last event."
 )
 VANISHED = Ending(
-    "vanished", None, "", True, "network", "The connection broke: reset, or its peer took nothing for listen.dead_seconds."
+    "vanished",
+    None,
+    "",
+    True,
+    "network",
+    "The connection broke: reset, or its peer took nothing for listen.dead_seconds.",
 )
 SILENT = Ending(
     "silent",

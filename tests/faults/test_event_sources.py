@@ -196,8 +196,8 @@ ROW = Row(
     9,
     "EventSource clients get each event as it was published, and no other, whatever is in it",
     "Chromium, npm eventsource, httpx-sse and sseclient-py; 2000 events with CR, LF, NUL, U+0085, U+2028, BOM, astral "
-    "and lone surrogates in data and in ids, over streams with positions, with cursors and of plain text, on a channel with "
-    "every character that a name may have; names with any other are asked for and published on",
+    "and lone surrogates in data and in ids, over streams with positions, with cursors and of plain text, on a channel "
+    "with every character that a name may have; names with any other are asked for and published on",
     "equal byte for byte; no injected event; every other name refused in one line",
     play,
 )

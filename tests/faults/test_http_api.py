@@ -189,7 +189,8 @@ ROW = Row(
     "The HTTP API answers what its OpenAPI document says, whatever it is asked, and logs no token and no key",
     f"schemathesis for 2 minutes against every operation, {SECONDS} s with tokens and {SECONDS} s without "
     "authentication; every request logged, and the log searched",
-    "no 5xx (503 neither, as Redis is there and the daemon has room), no answer that is not in the document, no secret in the log",
+    "no 5xx (503 neither, as Redis is there and the daemon has room), no answer that is not in the document, no secret "
+    "in the log",
     play,
 )
 
