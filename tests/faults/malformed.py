@@ -109,18 +109,21 @@ def _is_text(data: bytes) -> bool:
     return True
 
 
-def wrong_answers(client: RawClient, sent: bytes) -> Iterator[str]:
-    """Read until the daemon closes. Whatever is no upgrade, stream, JSON, page or refusal, one line each."""
+def answers_to(client: RawClient, sent: bytes) -> tuple[int, list[str]]:
+    """Read until the daemon closes. How many answers came; whatever is no upgrade, stream, JSON, page or refusal."""
     is_bodiless = b"HEAD " in sent
+    wrong: list[str] = []
+    count = 0
     while True:
         try:
             answer = client.answer(to_head=is_bodiless)
         except EOFError:
-            return
+            return count, wrong
+        count += 1
         if answer.status == 101 or answer.headers.get("content-type") == "text/event-stream" or is_bodiless:
-            return  # what comes behind it is nothing that this reads
+            return count, wrong  # what comes behind it is nothing that this reads
         if not _is_known(answer):
-            yield f"{sent[:300]!r} was answered {answer}"
+            wrong.append(f"{sent[:300]!r} was answered {answer}")
 
 
 def _is_known(answer: Answer) -> bool:

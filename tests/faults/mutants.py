@@ -82,6 +82,14 @@ MUTANTS = (
         (22,),
     ),
     Mutant(
+        "client-fence",
+        "what is called for one client and raises goes to whoever called",
+        "broker/client.py",
+        "        try:\n            method(self, *arguments)\n        except Exception:\n",
+        "        try:\n            method(self, *arguments)\n        except ZeroDivisionError:\n",
+        (22,),
+    ),
+    Mutant(
         "drain",
         "nobody is told goodbye when the daemon stops",
         "broker/drain.py",

@@ -76,6 +76,8 @@ PLACES = (
     Place(f"{CLIENTELE}.admit", EVALUATION, end=ANSWERED),
     Place(DECIDE, ONE, end=ANSWERED),
     Place(PUBLISHING, "/api/publish", body=b"{}", end=ANSWERED),
+    # Not even a request: the last fence, that of the door.
+    Place("broker.request:Request.coming_from", end=CUT_OFF),
     # A WebSocket: what it says.
     Place(f"{SESSION}.greeting"),
     Place(f"{FRAMES}.receive", says=_subscribe(PLAIN)),

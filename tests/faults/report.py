@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def table(told: dict[str, Any]) -> str:
 
 def _figure(each: dict[str, Any]) -> str:
     value = each["value"]
-    shown = f"{int(value)}" if value == int(value) else f"{value:.3g}"
+    shown = f"{int(value)}" if math.isfinite(value) and value == int(value) else f"{value:.3g}"
     return f"{each['what']} {shown}{' ' + each['unit'] if each['unit'] else ''}"
 
 

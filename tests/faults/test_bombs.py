@@ -10,7 +10,6 @@ from pathlib import Path
 from attrs import frozen
 
 from tests.actors.daemon_process import DaemonProcess
-from tests.actors.peers import wait_until
 from tests.actors.raw_client import (
     BINARY,
     CLOSE,
@@ -26,6 +25,7 @@ from tests.actors.raw_client import (
 from tests.bench.usage import cpu_seconds
 from tests.faults.row import Row
 from tests.faults.stage import Stage
+from tests.faults.waits import seconds_until
 from tests.tls.certificates import Authority
 from tests.tls.http2_client import Http2Client
 from tests.tls.http2_floods import FLOODS
@@ -86,11 +86,13 @@ def play(stage: Stage) -> None:
     negotiated = sum(offer_deflate(stage, daemon.port, offer) for offer in OFFERS)
     stage.exactly("extensions negotiated", negotiated, 0)
     worst = 0.0
+    dropped = 0
     for name, bomb in bombs.items():
         # What is only made at the first of its kind is no growth.
         drop(stage, daemon, name, bomb, 1)
         worst = max(worst, drop(stage, daemon, name, bomb, at_once))
-    stage.exactly("kinds of bombs", len(bombs), len(bombs))
+        dropped += at_once
+    stage.exactly("bombs dropped", dropped, 15 * at_once)
     stage.exactly("empty fragments of one message", empty.count(b"\0\x80"), stage.pick(1_000_000, 100_000))
     stage.at_most("memory growth of a connection, at its peak", worst / MIB, 2, "MiB")
     flood(stage)
@@ -161,9 +163,10 @@ def flood(stage: Stage) -> None:
                 worst_seconds = max(worst_seconds, cpu_seconds(pid) - seconds)
             if healthy.get("/health").status != 200:
                 stage.faults.append("another connection is not served")
-        wait_until(lambda: descriptors_of(pid) <= descriptors)
+        back = seconds_until(lambda: descriptors_of(pid) <= descriptors)
     stage.exactly("kinds of HTTP/2 floods", len(FLOODS), 13)
     stage.exactly("not ended", unended, 0)
+    stage.at_most("their descriptors free after", back, 10, "s")
     stage.at_most("memory growth of a flooding connection, at its peak", worst_bytes / MIB, 2, "MiB")
     stage.at_most("processor time of a flood", worst_seconds, 1.0, "s")
 

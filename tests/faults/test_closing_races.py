@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from operator import itemgetter
 
 from tests.actors.daemon_process import DaemonProcess
-from tests.actors.peers import wait_until
 from tests.actors.raw_client import (
     CLOSE,
     CONTINUATION,
@@ -23,6 +22,7 @@ from tests.actors.redis_server import RedisServer
 from tests.faults.healthy import Healthy
 from tests.faults.row import Row
 from tests.faults.stage import Stage
+from tests.faults.waits import seconds_until
 
 # What races the close. None resets the connection.
 ARRIVALS: dict[str, bytes | None] = {
@@ -38,7 +38,9 @@ CLIENT_CLOSES = (close_frame(1000),)
 DAEMON_CLOSES = (frame(3), frame(TEXT, b"\xff"), frame(TEXT, b"*" * 65537))
 OPENING = text({"type": "subscribe", "channel": "race:1"})
 ANSWERED = (1000, 1002, 1007, 1009)
-PING_SECONDS, SILENCE_SECONDS = 0.5, 1.0
+# The healthy ones are answered for by a thread beside a busy one.
+PING_SECONDS, SILENCE_SECONDS = 0.5, 2.0
+LEFT_SECONDS = 10.0
 FAREWELL = ("--clients-farewell-seconds", "0.5")
 SHUTDOWN_SECONDS = 5.0
 CROWD = 200
@@ -54,8 +56,7 @@ def play(stage: Stage) -> None:
             for late in ARRIVALS.values():
                 raced += race_a_close(stage, daemon.port, closes, late, rounds)
         raced += end_streams(daemon.port, rounds)
-        wait_until(lambda: daemon.own_stats()["websocket"]["totalConnections"] == 2)
-        wait_until(lambda: not [name for name in daemon.own_stats()["channels"]["channels"] if name.startswith("race")])
+        left = seconds_until(lambda: has_only_healthy_ones(daemon))
     # All kinds at once, in the order of dice.
     kinds = list(ARRIVALS.values()) * rounds
     stage.dice.shuffle(kinds)
@@ -63,8 +64,15 @@ def play(stage: Stage) -> None:
         raced += race_a_shutdown(stage, redis, kinds[at : at + CROWD])
     raced += race_heartbeats(stage, redis, kinds)
     stage.exactly("closes raced", raced, 25 * rounds)
+    stage.at_most("nobody left but the healthy ones, after", left, LEFT_SECONDS, "s")
     stage.exactly("exceptions logged", stage.errors_logged(), 0)
     healthy.measure(stage)
+
+
+def has_only_healthy_ones(daemon: DaemonProcess) -> bool:
+    stats = daemon.own_stats()
+    are_gone = stats["websocket"]["totalConnections"] == 2
+    return are_gone and not any(name.startswith("race") for name in stats["channels"]["channels"])
 
 
 def race_a_close(stage: Stage, port: int, closes: tuple[bytes, ...], late: bytes | None, rounds: int) -> int:
@@ -130,7 +138,8 @@ def race_heartbeats(stage: Stage, redis: RedisServer, kinds: Sequence[bytes | No
     with Healthy(redis, daemon.port) as healthy:
         for at in range(0, len(kinds), CROWD):
             race_the_end_of_silence(stage, daemon, kinds[at : at + CROWD])
-        wait_until(lambda: daemon.own_stats()["websocket"]["totalConnections"] == 2)
+        left = seconds_until(lambda: has_only_healthy_ones(daemon))
+    stage.at_most("all who fell silent gone after", left, LEFT_SECONDS, "s")
     # The others left or were wrong before it.
     stage.at_least(
         "ended for their silence", daemon.own_stats()["delivery"]["endings"].get("silent", 0), len(kinds) / 10

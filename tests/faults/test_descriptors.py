@@ -7,21 +7,24 @@ behind Redis' restart; the others knock again and again.
 from __future__ import annotations
 
 import json
+import re
 import resource
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Any
 
 from attrs import define, field
 
 from tests.actors.daemon_process import DaemonProcess
 from tests.actors.followers import Follower, SseFollower, Truths, V1Follower, follow, open_followers
 from tests.actors.peers import Peer, pump
-from tests.actors.raw_client import descriptors_of, upgrade, wait_until
+from tests.actors.raw_client import descriptors_of, upgrade
 from tests.actors.redis_server import RedisServer
 from tests.faults.row import Row
 from tests.faults.stage import Stage
+from tests.faults.waits import seconds_until
 from tests.promise.oracle import STAMPED, Truth
 from tests.promise.publishing import StampingPublisher
 
@@ -30,7 +33,13 @@ FLAGS = ("--type", "kept.history_length=1000", "--type", "kept.history_seconds=6
 DESCRIPTORS = 200
 EVENTS = 50
 SERVED, REFUSED = b"HTTP/1.1 101 ", b"HTTP/1.1 503 "
-COMPLAINT = "as many connections as allowed; answering 503"
+COMPLAINTS = (
+    "as many connections as allowed; answering 503",
+    "out of file descriptors or memory; the door rests",
+)
+# What is said of Redis' death and return: a few lines each time.
+OF_REDIS = ("Redis", "PUBLISH", "which other nodes")
+LINES_OF_AN_OUTAGE = 12
 
 
 def play(stage: Stage) -> None:
@@ -54,7 +63,11 @@ def play(stage: Stage) -> None:
     stage.exactly("events lost, doubled or out of order", sum(each.wrong for each in houses), 0)
     stage.exactly("gaps", sum(each.gaps for each in houses), 0)
     stage.exactly("connections broken of those beside", sum(each.broken for each in houses), 0)
-    stage.at_most("most log lines in a second", max(each.lines_a_second for each in houses), 1)
+    stage.at_least("log lines about the crowd", min(each.complaints for each in houses), 1)
+    stage.at_most("most log lines in a second, beside those about Redis", max(e.lines_a_second for e in houses), 1)
+    of_redis = max(each.lines_of_redis for each in houses)
+    stage.at_most("log lines about Redis' death and return", of_redis, LINES_OF_AN_OUTAGE)
+    stage.exactly("answers of 503 that lack a reason or a time to come back", sum(each.mute for each in houses), 0)
     normal = max(each.normal_seconds for each in houses)
     # On a busy machine the daemon waits for its turn as well.
     stage.at_most("normal after they left, within", normal, stage.pick(1.0, 5.0), "s")
@@ -66,7 +79,10 @@ class _House:
 
     Args:
         unheard: who of the crowd got another answer than 101 or 503, or none.
+        mute: answers of 503 that lack a reason, or `Retry-After`.
         descriptors: as many as were open at most, as far as was looked.
+        complaints: log lines about the crowd.
+        lines_a_second: of warnings and worse, those about Redis left out, in the second that has most of them.
     """
 
     redis: RedisServer
@@ -76,12 +92,15 @@ class _House:
     served: int = field(init=False, default=0)
     refused: int = field(init=False, default=0)
     unheard: int = field(init=False, default=0)
+    mute: int = field(init=False, default=0)
     descriptors: int = field(init=False, default=0)
     outages: int = field(init=False, default=0)
     wrong: int = field(init=False, default=0)
     gaps: int = field(init=False, default=0)
     broken: int = field(init=False, default=0)
+    complaints: int = field(init=False, default=0)
     lines_a_second: int = field(init=False, default=0)
+    lines_of_redis: int = field(init=False, default=0)
     back_seconds: float = field(init=False, default=0.0)
     normal_seconds: float = field(init=False, default=0.0)
 
@@ -103,15 +122,21 @@ class _House:
         self.back_seconds = self._publish()
         for peer in inside:
             peer.close()
-        left_at = time.monotonic()
-        wait_until(self._is_normal)
-        self.normal_seconds = time.monotonic() - left_at
+        self.normal_seconds = seconds_until(self._is_normal)
         self._publish()
         self.outages = self.daemon.stats()["redis"]["outages"]
         self.wrong = len(self._faults())
         self.gaps = sum(len(each.gaps()) for each in self.beside)
         self.broken = sum(each.endings for each in self.beside)
-        self.lines_a_second = _most_in_a_second(self.daemon)
+        entries = [
+            entry
+            for entry in map(json.loads, self.daemon.log().splitlines())
+            if entry["level"] not in ("info", "debug")
+        ]
+        others = [entry for entry in entries if not any(word in entry["event"] for word in OF_REDIS)]
+        self.complaints = sum(entry["event"] in COMPLAINTS for entry in others)
+        self.lines_a_second = _most_in_a_second(others)
+        self.lines_of_redis = len(entries) - len(others)
         for each in self.beside:
             each.cut()
 
@@ -127,10 +152,11 @@ class _House:
 
         pump(peers, all_have_been_answered)
         inside = [peer for peer in peers if peer.raw.startswith(SERVED)]
-        refused = sum(peer.raw.startswith(REFUSED) for peer in peers)
+        refused = [bytes(peer.raw) for peer in peers if peer.raw.startswith(REFUSED)]
         self.served += len(inside)
-        self.refused += refused
-        self.unheard += count - len(inside) - refused
+        self.refused += len(refused)
+        self.mute += sum(not _says_why(answer) for answer in refused)
+        self.unheard += count - len(inside) - len(refused)
         self.descriptors = max(self.descriptors, descriptors_of(self.daemon.process.pid))
         return inside
 
@@ -157,11 +183,21 @@ class _House:
         return is_served and self.daemon.stats()["websocket"]["totalConnections"] == 1
 
 
-def _most_in_a_second(daemon: DaemonProcess) -> int:
-    """How many lines about the crowd are in the second that has most of them; the log's clock is not the daemon's."""
-    entries = [entry for entry in map(json.loads, daemon.log().splitlines()) if entry["event"] == COMPLAINT]
+def _says_why(answer: bytes) -> bool:
+    """Whether a refusal has its three fields, and says when to come back."""
+    lines, _, body = answer.partition(b"\r\n\r\n")
+    later = re.search(rb"\r\nRetry-After: (\d+)", lines)
+    try:
+        said = json.loads(body)
+    except ValueError:
+        return False
+    return later is not None and int(later[1]) > 0 and list(said) == ["error", "detail", "hint"] and all(said.values())
+
+
+def _most_in_a_second(entries: Sequence[dict[str, Any]]) -> int:
+    """How many lines are in the second that has most of them; the log's clock is not the daemon's."""
     told_at = [datetime.fromisoformat(entry["timestamp"]).timestamp() for entry in entries]
-    return max(sum(begin <= at < begin + 0.99 for at in told_at) for begin in told_at)
+    return max((sum(begin <= at < begin + 0.99 for at in told_at) for begin in told_at), default=0)
 
 
 ROW = Row(

@@ -85,9 +85,9 @@ def play(stage: Stage) -> None:
             reader.port = None  # nobody comes back
         began = time.monotonic()
         daemon.process.send_signal(signal.SIGTERM)
-        follow(readers, lambda: all(reader.peer is None for reader in readers), drain_seconds + 10)
+        follow(readers, lambda: all(reader.peer is None for reader in readers), drain_seconds + 15)
         told = time.monotonic() - began
-        status = daemon.process.wait(drain_seconds + 10)
+        status = daemon.process.wait(drain_seconds + 15)
         ended = time.monotonic() - began
     finally:
         published = service.end()
@@ -95,13 +95,14 @@ def play(stage: Stage) -> None:
     stage.faults += faults[:5]
     untold = [reader for reader in readers if not reader.has_goodbye]
     stage.faults += [f"{each} was told {each.told}, reset {each.was_reset}, {each.last_bytes!r}" for each in untold[:5]]
-    stage.at_least("events published", published * len(CHANNELS), len(CHANNELS))
+    stage.at_least("events published", published * len(CHANNELS), stage.pick(400, 50))
     stage.exactly("clients that read nothing", len(asleep), half // 10 * 2)
     stage.exactly("goodbyes to those that read", len(readers) - len(untold), half // 10 * 18)
     stage.at_most("all told within", told, drain_seconds, "s")
     stage.exactly("events lost, doubled or out of order before it", len(faults), 0)
     stage.exactly("exit status", status, 0)
-    stage.at_most("exit within", ended, drain_seconds + 2, "s")
+    # At small size others have the processors too.
+    stage.at_most("exit within", ended, drain_seconds + stage.pick(2.0, 10.0), "s")
 
 
 ROW = Row(

@@ -7,6 +7,7 @@ wire they do, and with the frozen process they try until it goes on.
 from __future__ import annotations
 
 import json
+import math
 import time
 import urllib.request
 from collections.abc import Callable
@@ -59,7 +60,10 @@ class House:
     def fall_silent(self, break_off: Callable[[], object], mend: Callable[[], object], lasts: float) -> None:
         """From one to the other; it lasts so many seconds more after it was noticed."""
         break_off()
-        self.noticed.append(follow(self.followers, lambda: self._is_due() and self._is_away(), NOTICED_SECONDS))
+        try:
+            self.noticed.append(follow(self.followers, lambda: self._is_due() and self._is_away(), NOTICED_SECONDS))
+        except AssertionError:
+            self.noticed.append(math.inf)
         until = time.monotonic() + lasts
 
         def is_over() -> bool:

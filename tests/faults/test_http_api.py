@@ -40,12 +40,8 @@ checks.positive_data_acceptance.enabled = false
 include-path = "/api/publish"  # an Idempotency-Key that was used for something else is answered 422
 checks.positive_data_acceptance.expected-statuses = ["2xx", 401, 403, 404, 422, 429, 503]
 [[operations]]
-include-path-regex = "evaluationId"  # so has a last event id its evaluation; the header's counts, and not the query's
+include-path-regex = "evaluationId"  # so has a last event id its evaluation
 checks.positive_data_acceptance.enabled = false
-checks.negative_data_rejection.enabled = false
-[[operations]]
-include-name = "GET /api/stream/evaluate-creative"
-checks.negative_data_rejection.enabled = false
 """
 # Every boundary of every parameter takes some seconds: in small it is done to a few operations, others each time.
 WITHOUT_COVERAGE = """

@@ -31,7 +31,8 @@ FLAGS = (
     *("--clients-farewell-seconds", "0.5"),
 )
 NO_RECORDER = "Redis does not let plain PUBLISHes be recorded"  # it would want to listen to all channels
-ERRORS = ("client failed", "client failed while it left", "request failed")
+BEFORE_IT_IS_A_CLIENT = ("request failed", "connection failed")
+ERRORS = ("client failed", "client failed while it left", *BEFORE_IT_IS_A_CLIENT)
 FAULTS_MAX = 3  # each takes its seconds, and more would say no more
 ADMIN = token("ops", seconds=3600, broker_admin=True)
 _END_SECONDS = 5.0
@@ -91,7 +92,7 @@ def tried(place: Place, daemon: DaemonProcess, redis: RedisServer) -> str:
     lines = errors_of(daemon)[known:]
     if end != place.end:
         return f"{end}, not {place.end}; the log says {lines}"
-    if len(lines) != 1 or not (lines[0].get("client") or lines[0]["event"] == "request failed"):
+    if len(lines) != 1 or not (lines[0].get("client") or lines[0]["event"] in BEFORE_IT_IS_A_CLIENT):
         return f"in the log, instead of a line with the client's id: {lines}"
     return ""
 
@@ -109,7 +110,10 @@ def end_of_victim(place: Place, daemon: DaemonProcess, redis: RedisServer) -> st
             victim.send(head(b"POST %b HTTP/1.1" % path, size, b"Content-Type: application/json", *bearer) + place.body)
         else:
             victim.send(head(b"GET %b HTTP/1.1" % path, *bearer))
-        status = victim.answer().status
+        try:
+            status = victim.answer().status
+        except EOFError:
+            return CUT_OFF
         if status == 500:
             return ANSWERED
         if place.path == "/ws":

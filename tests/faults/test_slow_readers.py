@@ -97,7 +97,9 @@ def play(stage: Stage) -> None:
     per_client = grown / clients / 1024
     stage.at_most("memory for each client, what waits for it included", per_client, stage.pick(64, 128), "KiB")
     stage.exactly(f"slow ones ended by name ({ending})", delivery["endings"].get(ending, 0), len(cut))
-    stage.at_most("the last of them, since the first event that they did not read, after", endings.last_seconds, 15, "s")
+    stage.at_most(
+        "the last of them, since the first event that they did not read, after", endings.last_seconds, 15, "s"
+    )
     stage.at_least("overflows told", delivery["gaps"].get("overflow", 0), slow_count // len(CHANNELS))
     stage.at_most("the other slow ones caught up within", seconds, CAUGHT_UP_SECONDS, "s")
     judge(stage, others)

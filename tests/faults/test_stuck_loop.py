@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -16,7 +17,8 @@ SIGN = "WATCHDOG=1"
 
 def play(stage: Stage) -> None:
     redis = stage.redis()
-    watchdog_seconds, block_seconds = stage.pick((4.0, 30.0), (0.4, 1.2))
+    watchdog_seconds, block_seconds = stage.pick((4.0, 30.0), (0.4, 2.2))
+    slack_seconds = stage.pick(0.0, 1.5)  # small, it is played beside many others
     # Twice as long as a quiet Redis has for its PING and the answer: then who reads is stuck.
     ping_seconds, timeout_seconds = stage.pick((3.0, 5.0), (0.2, 0.3))
     silence = ("--redis-ping-seconds", str(ping_seconds), "--redis-ping-timeout-seconds", str(timeout_seconds))
@@ -26,23 +28,24 @@ def play(stage: Stage) -> None:
     tampered = Tampered(stage.folder / "tamper")
     daemon = stage.daemon(redis.url, *silence, environ=environ, under=tampered.under)
     (client,) = open_websockets(daemon.port, 1, "plain:1")
-    stage.at_least("signs of life before", len(signs_within(notify, 2 * watchdog_seconds)), 2)
+    stage.at_least("signs of life before", len(signs_within(notify, 2 * watchdog_seconds + slack_seconds, 2)), 2)
 
     tampered.block(block_seconds)
     blocked_at = time.monotonic()
     signs = signs_within(notify, block_seconds - 0.2)
-    stage.at_most("a stuck loop's last sign of life after", _last(signs, blocked_at), 0.3, "s")
+    stage.at_most("a stuck loop's last sign of life after", _last(signs, blocked_at), 0.3 + slack_seconds, "s")
     stage.at_least("silence", block_seconds - _last(signs, blocked_at), watchdog_seconds, "s")
-    stage.at_least("signs of life behind the block", len(signs_within(notify, 2 * watchdog_seconds + 0.2)), 2)
+    behind = signs_within(notify, 2 * watchdog_seconds + 0.2 + slack_seconds, 2)
+    stage.at_least("signs of life behind the block", len(behind), 2)
     redis.publish("plain:1", b'"behind the block"')
     pump([client], lambda: b'"behind the block"' in client.parse())
 
     tampered.hang()
     redis.publish("plain:1", b'"into the void"')  # who reads comes by for it, and stays
     hung_at = time.monotonic()
-    signs = signs_within(notify, stuck_seconds + 3 * watchdog_seconds)
+    signs = signs_within(notify, stuck_seconds + 3 * watchdog_seconds + slack_seconds)
     # A sign of life is owed for as long as Redis may be silent; it comes twice in each of the watchdog's times.
-    most = stuck_seconds + watchdog_seconds / 2
+    most = stuck_seconds + watchdog_seconds / 2 + slack_seconds
     stage.at_most("a stuck reader's last sign of life after", _last(signs, hung_at), most, "s")
     status = [text for text in notify.taken if text.startswith("STATUS=")][-1]
     if stage.is_full and "stuck" not in status:  # it is told every five seconds
@@ -54,12 +57,12 @@ def play(stage: Stage) -> None:
     notify.close()
 
 
-def signs_within(notify: NotifySocket, seconds: float) -> Sequence[float]:
-    """When the watchdog was fed, from now on for so long."""
+def signs_within(notify: NotifySocket, seconds: float, enough: float = math.inf) -> Sequence[float]:
+    """When the watchdog was fed, from now on for so long, or until that was often enough."""
     over_at = time.monotonic() + seconds
     notify.take()
     found: list[float] = []
-    while (left := over_at - time.monotonic()) > 0:
+    while (left := over_at - time.monotonic()) > 0 and len(found) < enough:
         found += [time.monotonic() for text in notify.take(left) if text == SIGN]
     return found
 

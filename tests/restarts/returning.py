@@ -80,6 +80,7 @@ class Service:
     truths: Truths = Factory(lambda self: {name: Truth({STAMPED: 0}) for name in self.channels}, takes_self=True)
     _over: Any = Factory(Event)
     _thread: Any = None
+    _failures: list[Exception] = Factory(list)
 
     def __attrs_post_init__(self) -> None:
         self._thread = Thread(target=self._run, daemon=True)
@@ -91,11 +92,20 @@ class Service:
         return self.truths[self.channels[-1]].published[STAMPED]
 
     def end(self) -> int:
+        """Returns the count; raises what kept it from publishing."""
         self._over.set()
         self._thread.join()
+        if self._failures:
+            raise self._failures[0]
         return self.count
 
     def _run(self) -> None:
+        try:
+            self._publish()
+        except Exception as error:
+            self._failures.append(error)
+
+    def _publish(self) -> None:
         publisher = StampingPublisher.at(self._server)
         while not self._over.wait(1 / self.rate):
             for channel in self.channels:

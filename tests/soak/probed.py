@@ -39,15 +39,15 @@ class _Mallinfo(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_size_t) for name in _MALLINFO)
 
 
-def used_bytes() -> int:
+def used_bytes() -> int | None:
     """What was asked of the allocators and not given back: of glibc's and of Python's own, whose arenas are none of it.
 
-    Not as resident memory does, it does not move with how full the pages are.
+    Not as resident memory does, it does not move with how full the pages are. None where the C library cannot say it.
     """
     try:
         mallinfo = ctypes.CDLL(None).mallinfo2
     except (AttributeError, OSError):  # glibc before 2.33, or another
-        return 0
+        return None
     mallinfo.restype = _Mallinfo
     told = mallinfo()
     # It can only be printed, and that to the error output.
