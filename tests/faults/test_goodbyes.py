@@ -9,10 +9,10 @@ from collections.abc import Callable
 from attrs import define
 
 from tests.actors.followers import SseFollower, WebSocketFollower, follow, open_followers
+from tests.actors.returning import ReturningStream, ReturningWebSocket, Service, raise_open_files
 from tests.faults.row import Row
 from tests.faults.stage import Stage
 from tests.promise.oracle import Truth
-from tests.restarts.returning import ReturningStream, ReturningWebSocket, Service, raise_open_files
 
 CHANNELS = tuple(f"kept:{index}" for index in range(10))
 FLAGS = ("--type", "kept.history_length=1000", "--type", "kept.history_seconds=600")

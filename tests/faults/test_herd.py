@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Sequence
 
 from tests.actors.followers import Follower, SseFollower, V1Follower, follow, open_followers
+from tests.actors.returning import Service, raise_open_files
 from tests.faults.row import Row
 from tests.faults.stage import Stage
 from tests.faults.verdicts import judge
 from tests.faults.waits import settle
-from tests.restarts.returning import Service, raise_open_files
 
 CHANNELS = tuple(f"kept:{index}" for index in range(10))
 FLAGS = ("--type", "kept.history_length=1000", "--type", "kept.history_seconds=600")

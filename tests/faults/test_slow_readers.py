@@ -21,6 +21,7 @@ from tests.actors.daemon_process import DaemonProcess
 from tests.actors.followers import Follower, SseFollower, Truths, V1Follower, follow, open_followers
 from tests.actors.raw_client import resident_bytes
 from tests.actors.redis_server import RedisServer
+from tests.actors.returning import raise_open_files
 from tests.bench.publishing import Publishing, stamped
 from tests.bench.subscribers import Subscribers
 from tests.faults.row import Row
@@ -29,7 +30,6 @@ from tests.faults.verdicts import judge
 from tests.faults.waits import seconds_until
 from tests.promise.oracle import STAMPED, Entry, Event, Record, Truth
 from tests.promise.publishing import StampingPublisher
-from tests.restarts.returning import raise_open_files
 
 KEPT, OLDEST, LATEST, CUT = "kept:1", "feed:1", "gauge:1", "plain:1"
 CHANNELS = (KEPT, OLDEST, LATEST, CUT)

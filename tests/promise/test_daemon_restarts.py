@@ -2,63 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Callable
-from threading import Event, Thread
+from threading import Thread
 
 import pytest
 
 from tests.actors.daemon_process import DaemonProcess
 from tests.actors.event_sources import EventSourceClient, HttpxEventSource, NodeEventSource
-from tests.actors.followers import SseFollower, Truths, V1Follower, WebSocketFollower, follow, open_followers
+from tests.actors.followers import SseFollower, V1Follower, WebSocketFollower, follow, open_followers
 from tests.actors.peers import wait_until
 from tests.actors.redis_server import RedisServer
-from tests.promise.oracle import STAMPED, Truth
-from tests.promise.publishing import StampingPublisher
+from tests.actors.returning import Service
 
 CHANNELS = ("kept:1", "kept:2")
-PAUSE_SECONDS = 0.01
+RATE = 100.0  # events a second on each channel
 RECONNECT_SECONDS = 0.3
 FLAGS = (
     *("--type", "kept.history_length=10000", "--type", "kept.history_seconds=600"),
     *("--daemon-reconnect-seconds", str(RECONNECT_SECONDS)),
 )
 Open = Callable[[str], EventSourceClient]
-
-
-class Service:
-    """Publishes with a stamp on `CHANNELS`, 100 events a second on each, until it is told to stop."""
-
-    def __init__(self, server: RedisServer) -> None:
-        self.truths: Truths = {channel: Truth({STAMPED: 0}) for channel in CHANNELS}
-        self._over = Event()
-        self._server = server
-        self._thread = Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    @property
-    def count(self) -> int:
-        """How many it has published on each channel, at least."""
-        return self.truths[CHANNELS[1]].published[STAMPED]
-
-    def end(self) -> int:
-        self._over.set()
-        self._thread.join()
-        return self.count
-
-    def _run(self) -> None:
-        publisher = StampingPublisher.at(self._server)
-        while not self._over.wait(PAUSE_SECONDS):
-            for channel in CHANNELS:
-                published = self.truths[channel].published
-                published[STAMPED] += 1
-                publisher.publish(channel, [event_of(channel, published[STAMPED])])
-        publisher.close()
-
-
-def event_of(channel: str, number: int) -> bytes:
-    return json.dumps({"c": channel, "by": STAMPED, "n": number}).encode()
 
 
 def restart(daemon: DaemonProcess, number: int) -> None:
@@ -88,7 +52,7 @@ def test_an_event_source_resumes_with_no_event_missing(
         client.open()
     try:
         wait_until(lambda: [client.greetings for client in clients] == [1, 1])
-        service = Service(redis_server)
+        service = Service(redis_server, CHANNELS, RATE)
         for times, number in enumerate([signal.SIGTERM, signal.SIGKILL], 2):
             count = service.count + 30
             wait_until(lambda count=count: min(len(client.heard) for client in clients) >= count)
@@ -110,7 +74,7 @@ def test_clients_of_every_kind_go_on_where_they_were(
     redis_server: RedisServer, start_daemon: Callable[..., DaemonProcess]
 ) -> None:
     daemon = start_daemon(redis_server.url, *FLAGS)
-    service = Service(redis_server)
+    service = Service(redis_server, CHANNELS, RATE)
     truths = service.truths
     followers = [
         kind(names, truths, daemon.port)

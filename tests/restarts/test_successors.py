@@ -15,8 +15,8 @@ import pytest
 from tests.actors.daemon_process import DaemonProcess
 from tests.actors.peers import SsePeer, open_streams, pump, wait_until
 from tests.actors.redis_server import RedisServer, free_port
+from tests.actors.returning import Knocking
 from tests.restarts.conftest import Row
-from tests.restarts.returning import Knocking
 from tests.restarts.test_takeover import lines_of
 from tests.systemd.manager import NotifySocket, Service, listening
 

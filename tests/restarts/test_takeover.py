@@ -14,8 +14,8 @@ from tests.actors.daemon_process import DaemonProcess
 from tests.actors.followers import follow, open_followers
 from tests.actors.peers import wait_until
 from tests.actors.redis_server import RedisServer
+from tests.actors.returning import Knocking, ReturningStream, ReturningWebSocket, Service, raise_open_files
 from tests.restarts.conftest import Row
-from tests.restarts.returning import Knocking, ReturningStream, ReturningWebSocket, Service, raise_open_files
 
 CLIENTS = int(os.environ.get("BROKER_TEST_TAKEOVER_CLIENTS", "400"))
 CHANNELS = tuple(f"kept:{index}" for index in range(10))

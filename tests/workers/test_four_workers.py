@@ -15,8 +15,8 @@ from tests.actors.daemon_process import DaemonProcess
 from tests.actors.followers import Follower, follow, open_followers
 from tests.actors.peers import BOUND_SECONDS, close_all, open_streams, open_websockets, pump, wait_until
 from tests.actors.redis_server import RedisServer
+from tests.actors.returning import Knocking, ReturningStream, ReturningWebSocket, Service
 from tests.conftest import errors_of
-from tests.restarts.returning import Knocking, ReturningStream, ReturningWebSocket, Service
 from tests.workers.conftest import COMMON
 from tests.workers.crew import connections_of, is_there, workers_of
 
