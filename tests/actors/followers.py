@@ -17,13 +17,11 @@ import selectors
 import time
 import urllib.parse
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from hashlib import sha256
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 from attrs import Factory, define, field
 
-from broker.position import NOWHERE
+from tests.actors.answers import decoded, position_in, told_of
 from tests.actors.peers import BOUND_SECONDS, Peer, _masked
 from tests.promise.oracle import Begun, Event, Record, Told, Truth
 
@@ -191,7 +189,7 @@ class WebSocketFollower(Follower):
         self._at = at
 
     def _take(self, text: bytes) -> None:
-        message = _decoded(text)
+        message = decoded(text)
         kind = message.get("type")
         if kind == "event":
             self.records[message["c"]].note(message["entry"])
@@ -199,7 +197,7 @@ class WebSocketFollower(Follower):
             self._begun.add(message["name"])
             self._begin(message["name"], None, None, None)
         elif kind == "gap":
-            self.records[message["channel"]].note(_told(message))
+            self.records[message["channel"]].note(told_of(message))
         else:
             assert kind in ("connected", "heartbeat", "disconnected", "error"), message
             assert message.get("code") in (None, "upstream_unavailable"), message
@@ -221,7 +219,7 @@ class V1Follower(WebSocketFollower):
         self._asked = dict(self.places)
 
     def _take(self, text: bytes) -> None:
-        message = _decoded(text)
+        message = decoded(text)
         kind = message.get("type")
         if kind == "envelope":
             if message["position"] is not None:
@@ -234,7 +232,7 @@ class V1Follower(WebSocketFollower):
             if position is not None:
                 self.places.setdefault(name, position)
         elif kind == "gap":
-            self.records[message["channel"]].note(_told(message))
+            self.records[message["channel"]].note(told_of(message))
             if message["to"] is not None:
                 self.places[message["channel"]] = message["to"]
         else:
@@ -312,18 +310,18 @@ class SseFollower(Follower):
             self._take(kind, "\n".join(lines).encode())
 
     def _take(self, kind: str, data: bytes) -> None:
-        message = _decoded(data)
+        message = decoded(data)
         if kind == "gap":
-            self.records[message["channel"]].note(_told(message))
+            self.records[message["channel"]].note(told_of(message))
         elif message["type"] == "event":
             # An event that is not kept, or of a channel without history, leaves the id as it was.
-            position = _position_in(self.last_id, message["c"], self.channels) if self._has_id else None
+            position = position_in(self.last_id, message["c"], self.channels) if self._has_id else None
             self.records[message["c"]].note(Event(position, message["entry"].heard))
         elif message["type"] == "connected":
             self._is_greeted = True
             for channel in self.channels:
-                since = (_position_in(self._asked, channel, self.channels) or "") if self._asked else None
-                self._begin(channel, _position_in(self.last_id, channel, self.channels), since, None)
+                since = (position_in(self._asked, channel, self.channels) or "") if self._asked else None
+                self._begin(channel, position_in(self.last_id, channel, self.channels), since, None)
         else:
             # Too slow for a channel without history: it is told so, and comes back.
             assert message["type"] == "server_shutdown" or "client too slow" in message["error"], message
@@ -383,49 +381,3 @@ def _forget(selector: selectors.BaseSelector, peer: Peer) -> None:
         if key.fileobj is peer.socket:
             selector.unregister(peer.socket)
             return
-
-
-_messages: dict[bytes, Any] = {}
-
-
-def _decoded(text: bytes) -> Any:
-    """A message; one that has an event as `event` or `envelope`, with its `entry`. Many clients get the same bytes."""
-    found = _messages.get(text)
-    if found is None:
-        if len(_messages) > 50_000:
-            _messages.clear()
-        found = json.loads(text)
-        if "by" in found:
-            found = {"type": "event", "c": found["c"], "entry": Event(None, (found["by"], found["n"]))}
-        elif "event" in found:
-            event = found["event"]
-            assert event["c"] == found["channel"], found
-            entry = Event(found["position"], (event["by"], event["n"]))
-            found = {"type": "envelope", "channel": found["channel"], "position": found["position"], "entry": entry}
-        # Fifty thousand large ones would be gigabytes.
-        if len(text) < 4096:
-            _messages[text] = found
-    return found
-
-
-def _told(message: Mapping[str, Any]) -> Told:
-    return Told(message["reason"], message["from"], message["to"], message.get("count"))
-
-
-_digests: dict[str, str] = {}
-
-
-def _position_in(id: str, channel: str, channels: Sequence[str]) -> str | None:
-    """The position of one channel in an SSE id. A browser need not know; the oracle does."""
-    if len(channels) == 1:
-        return id if id not in ("", NOWHERE.decode()) else None
-    digest = _digests.get(channel)
-    if digest is None:
-        letters = base64.urlsafe_b64encode(sha256(channel.encode()).digest())[:6].decode()
-        digest = _digests[channel] = f"{letters}="
-    at = id.find(f",{digest}")
-    if at < 0:
-        return None
-    begin = at + 1 + len(digest)
-    end = id.find(",", begin)
-    return id[begin:] if end < 0 else id[begin:end]
