@@ -163,7 +163,10 @@ class House:
         daemon.process.send_signal(signal.SIGHUP)
 
     def write_settings(self) -> None:
-        self.settings.write_text(SETTINGS.format(number=5000 + self._reloads % 2))
+        # At once: another daemon may be reading it, and an empty file is one with every default.
+        new = self.settings.with_suffix(".new")
+        new.write_text(SETTINGS.format(number=5000 + self._reloads % 2))
+        new.replace(self.settings)
 
     @property
     def settings(self) -> Path:

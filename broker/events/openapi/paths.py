@@ -28,7 +28,7 @@ _USER = {
 def _last_id(schema: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     return (
         in_header("Last-Event-ID", schema, "What EventSource sends as it comes back: the id that it had last."),
-        in_query("lastEventId", _TEXT, "The same, for who can set no header. Not read where the header is there."),
+        in_query("lastEventId", schema, "The same, for who can set no header. Not read where the header is there."),
     )
 
 
