@@ -171,3 +171,15 @@ def test_ids_are_told_apart() -> None:
     assert len(ids) == 50
     assert all(id.startswith("a.b:0-") for id in ids)
     assert new_node_id("x y\n").startswith("x-y-:")
+
+
+async def test_an_odd_answer_leaves_the_count_here_to_decide(redis_server: RedisServer, monkeypatch: Any) -> None:
+    async def odd(*arguments: Any) -> Any:
+        return [b"no number"]
+
+    async with two(redis_server) as (one, _):
+        with monkeypatch.context() as patch:
+            patch.setattr(CommandLink, "run", odd)
+            found = await one.seats.take("ann", "websocket")
+        assert isinstance(found, Seat)
+        found.leave()
