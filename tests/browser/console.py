@@ -51,7 +51,7 @@ class Console:
         )
 
     def follow(self, channel: str) -> None:
-        """Type a channel, press Follow, and wait until it is followed or cannot be."""
+        """Type a channel and press Follow. The daemon has not yet heard of it."""
         self.page.fill("#tail-channel", channel)
         self.page.press("#tail-channel", "Enter")
 

@@ -17,6 +17,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from tests.actors.chromium import Chromium, Complaints, axe_faults
 from tests.actors.daemon_process import DaemonProcess
+from tests.actors.peers import wait_until
 from tests.actors.redis_server import RedisServer
 from tests.browser.console import Console
 
@@ -117,6 +118,7 @@ def test_what_others_wrote_stays_text(console: Console, module_redis: RedisServe
     page = console.page
     with follower(dev_daemon, "hostile:1", user=HOSTILE):
         console.follow("hostile:1")
+        wait_until(lambda: subscribers_of(dev_daemon, "hostile:1") == 2)
         for payload in (HOSTILE, {"type": HOSTILE, HOSTILE: HOSTILE}, [HOSTILE], 7, None):
             module_redis.publish("hostile:1", json.dumps(payload).encode())
         page.wait_for_function("() => document.querySelectorAll('#tail-rows [title=\"hostile:1\"]').length === 5")
@@ -164,7 +166,9 @@ def test_gaps_and_refused_messages_are_told_as_they_happen(
     assert "gaps 1" in console.text("#happenings-totals")
 
 
-def test_a_flood_neither_freezes_it_nor_fills_it(console: Console, module_redis: RedisServer) -> None:
+def test_a_flood_neither_freezes_it_nor_fills_it(
+    console: Console, module_redis: RedisServer, dev_daemon: DaemonProcess
+) -> None:
     page = console.page
     page.evaluate(
         """() => {
@@ -174,6 +178,7 @@ def test_a_flood_neither_freezes_it_nor_fills_it(console: Console, module_redis:
         }"""
     )
     console.follow("flood:1")
+    wait_until(lambda: subscribers_of(dev_daemon, "flood:1") == 1)
     page.click("#tail-clear")
     batch = 50
     for number in range(12):
@@ -252,6 +257,11 @@ def test_axe_finds_nothing_and_360_pixels_are_enough(console: Console) -> None:
     page.set_viewport_size({"width": 360, "height": 740})
     assert page.evaluate("document.documentElement.scrollWidth") == 360
     assert axe_faults(page) == []
+
+
+def subscribers_of(daemon: DaemonProcess, channel: str) -> int:
+    found = httpx.get(f"{daemon.url}/api/realtime/channels?match={channel}", trust_env=False).json()["channels"]
+    return sum(each["subscribers"] for each in found if each["name"] == channel)
 
 
 @contextmanager
