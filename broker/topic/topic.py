@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import ClassVar, Protocol, cast
 
 from attrs import Factory, define, field
@@ -114,14 +115,11 @@ class Terms:
 
 @define(eq=False)
 class _Backlog:
-    """What one client still has to get, in its order; what was dropped came before all of it."""
+    """What one client still has to get, in its order; where events were dropped stands a gap."""
 
     format: WireFormat
     outlet: Outlet
     items: deque[Run | Gap] = Factory(deque)
-    dropped: int = 0
-    dropped_from: bytes | None = None
-    dropped_to: bytes | None = None
 
 
 @define(eq=False)
@@ -304,11 +302,6 @@ class Topic:
         backlog = self.backlogs.get(subscriber)
         if backlog is None:
             return
-        if backlog.dropped:
-            at = self.terms.clock()
-            gap = Gap(OVERFLOW, backlog.dropped_from, backlog.dropped_to, at, backlog.dropped)
-            backlog.dropped, backlog.dropped_from = 0, None
-            self.tell_one(subscriber, backlog.format, gap, now)
         while backlog.items:
             item = backlog.items[0]
             if isinstance(item, Gap):
@@ -344,24 +337,31 @@ class Topic:
 
     def _drop_oldest(self, backlog: _Backlog) -> bool:
         """Returns whether there was one to drop: the newest event stays."""
-        waiting = [item for item in backlog.items if isinstance(item, Run)][:2]
+        items = backlog.items
+        waiting = list(islice((each for each in items if isinstance(each, Run)), 2))
         oldest = waiting[0]
         if len(waiting) == 1 and len(oldest.payloads) < 2:
             return False
-        while isinstance(gap := backlog.items[0], Gap):
-            # What is told of the dropped covers it: told later, it would go back behind them.
-            backlog.items.popleft()
-            backlog.dropped_from = backlog.dropped_from or gap.begin
-        place = backlog.items.index(oldest)
-        del backlog.items[place]
+        place = items.index(oldest)
+        del items[place]
+        if len(oldest.payloads) > 1:
+            items.insert(place, oldest.only(slice(1, None)))
         if oldest.payloads:
             backlog.outlet.backlog_bytes -= len(oldest.payloads[0])
-            backlog.dropped += 1
             self.terms.books.dropped += 1
-            if oldest.positions:
-                epoch, offset, _ = oldest.positions[0].split(b":")
-                backlog.dropped_from = backlog.dropped_from or b"%b:%d:0" % (epoch, int(offset) - 1)
-                backlog.dropped_to = oldest.positions[0]
-        if len(oldest.payloads) > 1:
-            backlog.items.insert(place, oldest.only(slice(1, None)))
+            # Told with what was dropped right before: another gap in between keeps its reason, and its place.
+            before = items[place - 1] if place else None
+            if isinstance(before, Gap) and before.reason == OVERFLOW:
+                items[place - 1] = self._overflow(oldest, before)
+            else:
+                items.insert(place, self._overflow(oldest, None))
         return True
+
+    def _overflow(self, run: Run, before: Gap | None) -> Gap:
+        """The gap of a run's first event, and of those that were dropped `before` it."""
+        begin, end, count = (before.begin, before.end, before.count or 0) if before else (None, None, 0)
+        if run.positions:
+            end = run.positions[0]
+            epoch, offset, _ = end.split(b":")
+            begin = begin or b"%b:%d:0" % (epoch, int(offset) - 1)
+        return Gap(OVERFLOW, begin, end, self.terms.clock(), count + 1)

@@ -138,6 +138,25 @@ def test_a_gap_comes_to_who_is_slow_where_it_belongs() -> None:
     assert slow.heard == ["1", "gap trimmed 7:1:1..7:3:1 0", "2"]
 
 
+def test_a_gap_among_what_is_dropped_keeps_its_reason_and_its_place() -> None:
+    """What it covers is not counted as dropped."""
+    slow = Client(has_room=False)
+    topic = topic_with("drop_oldest", slow)
+    topic.hand_on(run(1, b"aaaa", b"bbbb"), 0.0)
+    topic.tell(Gap(TRIMMED, b"7:2:1", b"7:40:0", 0.0), 0.0)
+    topic.hand_on(run(41, b"cccc", b"dddd", b"eeee", b"ffff"), 0.0)
+    slow.has_room = True
+    topic.drained(slow, 0.0)
+    assert slow.heard == [
+        "gap overflow 7:0:0..7:2:1 2",
+        "gap trimmed 7:2:1..7:40:0 0",
+        "gap overflow 7:40:0..7:42:1 2",
+        "7:43:1 eeee",
+        "7:44:1 ffff",
+    ]
+    assert dict(topic.terms.books.gaps) == {"overflow": 2, "trimmed": 1}
+
+
 def test_who_has_room_for_half_waits_again() -> None:
     slow = Client(has_room=False)
     topic = topic_with("drop_oldest", slow)
