@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, cast
 
+import structlog
 from attrs import Factory, define, frozen
 
 from broker.position import NOWHERE, Since, Start
@@ -25,6 +26,8 @@ from broker.topic.topic import Books, Topic
 from broker.topic.topic import Subscriber as TopicSubscriber
 from broker.topic.trail import Trail
 from broker.wireformat import WireFormat
+
+log = structlog.get_logger(__name__)
 
 # Channels on which daemons talk to each other: nobody's subscriptions, so they are not counted.
 INTERNAL = b"broker:"
@@ -117,6 +120,10 @@ class HubStatistics:
     dropped: int
 
 
+def _say_why(name: bytes) -> None:
+    log.exception("messages could not be handed on", channel=name.decode(errors="replace"))
+
+
 @define(eq=False)
 class Hub:
     """The table of channels.
@@ -126,6 +133,7 @@ class Hub:
         make_topic: makes the topic of a channel, by its type's options.
         books: what the topics count.
         on_recorded: told when somebody records all the same.
+        on_failed: told that what came on a channel could not be handed on, while the exception is handled.
     """
 
     upstream: Upstream
@@ -134,6 +142,7 @@ class Hub:
     # Nobody records what is published plainly, as Redis does not let us: then it is handed on as it comes.
     is_plain: bool = False
     on_recorded: Callable[[], None] = lambda: None
+    on_failed: Callable[[bytes], None] = _say_why
     _entries: dict[bytes, _Entry] = Factory(dict)
     _subscriptions: int = 0
     _internal: set[bytes] = Factory(set)  # those between daemons that were ever joined: a few
@@ -227,25 +236,28 @@ class Hub:
             entry = entries.get(name)
             if entry is None:
                 continue
-            topic = entry.topic
-            if not topic.is_plain:
-                if topic.keeps_history and not self.is_plain:
-                    continue  # comes again, stamped
-                topic.take((Run.without_positions(payloads),), now)
-                continue
-            count = len(payloads)
-            books.messages += count
-            topic.messages += count
-            for format, lane in topic.lanes.items():
-                if encoding.is_due:
-                    data = encoding.time(format.encode, payloads, name)
-                else:
-                    data = format.encode(payloads, name)
-                for outlet in lane.values():
-                    outlet.deliver(data, count, now)
-                tally = tallies[format]
-                tally.deliveries += count * len(lane)
-                tally.bytes += len(data) * len(lane)
+            try:
+                topic = entry.topic
+                if not topic.is_plain:
+                    if topic.keeps_history and not self.is_plain:
+                        continue  # comes again, stamped
+                    topic.take((Run.without_positions(payloads),), now)
+                    continue
+                count = len(payloads)
+                books.messages += count
+                topic.messages += count
+                for format, lane in topic.lanes.items():
+                    if encoding.is_due:
+                        data = encoding.time(format.encode, payloads, name)
+                    else:
+                        data = format.encode(payloads, name)
+                    for outlet in lane.values():
+                        outlet.deliver(data, count, now)
+                    tally = tallies[format]
+                    tally.deliveries += count * len(lane)
+                    tally.bytes += len(data) * len(lane)
+            except Exception:
+                self.on_failed(name)  # one channel must not take the others along
 
     def take(self, name: bytes, runs: Sequence[Run], now: float) -> None:
         """Hand on what arrived stamped. Never waits, raises nothing."""

@@ -53,6 +53,7 @@ class Trail(Topic):
     _told_generation: int = 0
     _era: int = Factory(lambda: next(_eras))  # another one whenever Redis begins to deliver the channel
     _healing: object | None = None  # the read under way for the trail itself
+    _is_away: bool = False  # Redis does not deliver the channel; then the trail is no further than it was
     _held: Held = Factory(lambda: Held(HELD_BYTES))
     _waiting: set[Reader] = Factory(set)  # at the end, and ahead of the trail
     _tail: Tail = Factory(lambda: Tail(TAIL_BYTES))
@@ -135,10 +136,14 @@ class Trail(Topic):
             super().lost(is_plain=is_plain)  # there is no history to make up for it
         self._healing = None
         self._held.clear()
+        # Where Redis comes back with an older state, this is behind nothing that is read from now on.
+        self._tail.clear()
+        self._is_away = True
 
     def reopened(self, now: float) -> None:
         """Redis delivers the channel, perhaps again: then what was missed meanwhile comes first."""
         super().reopened(now)
+        self._is_away = False
         # What was read before now may end before what Redis delivers begins.
         self._era = next(_eras)
         if self.position is not None:
@@ -346,7 +351,7 @@ class Trail(Topic):
             if self._held.has_forgotten(there):
                 self._heal()
             self._settle_waiting(now)
-        elif self._healing is not None and reader.is_at_end:
+        elif (self._healing is not None or self._is_away) and reader.is_at_end:
             self._waiting.add(reader)  # until it is known where the trail is
         elif there.epoch != self.position.epoch and reader.is_at_end:
             self._waiting.add(reader)

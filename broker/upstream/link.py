@@ -307,8 +307,7 @@ class Link:
             try:
                 hub.take(name, self._runs_of(name, messages, now), now)
             except Exception:
-                # One channel must not take the others along.
-                log.exception("stamped messages could not be handed on", channel=name.decode(errors="replace"))
+                hub.on_failed(name)  # one channel must not take the others along
 
     def _runs_of(self, name: bytes, messages: Sequence[bytes], now: float) -> Sequence[Run]:
         check, most = self.check_of(name), self._message_max_bytes

@@ -29,6 +29,11 @@ def bearer(text: str | None) -> dict[str, str]:
     return {} if text is None else {"Authorization": f"Bearer {text}"}
 
 
+def authorization(text: str) -> bytes:
+    """The header that shows a token, as its line."""
+    return b"Authorization: Bearer " + text.encode()
+
+
 class Talker:
     """A WebSocket client that keeps what it was told."""
 

@@ -102,42 +102,42 @@ class EventReader(ABC):
         self.heard[stream].append(Heard(kind, data, id))
 
 
-class HttpxSse(EventReader):
+class _OverHttpx(EventReader):
+    """A thread for each stream, which httpx reads."""
+
+    def open(self) -> None:
+        for stream, url in enumerate(self.urls):
+            self._start(Thread(target=self._read, args=(stream, url), daemon=True))
+
+    @abstractmethod
+    def _events(self, http: httpx.Client, url: str) -> Iterator[Heard]:
+        """What the client makes of a stream, to its end."""
+
+    def _read(self, stream: int, url: str) -> None:
+        try:
+            with httpx.Client(trust_env=False, timeout=30) as http:
+                for heard in self._events(http, url):
+                    self.heard[stream].append(heard)
+        except httpx.TransportError:
+            pass
+
+
+class HttpxSse(_OverHttpx):
     """httpx-sse."""
 
-    def open(self) -> None:
-        for stream, url in enumerate(self.urls):
-            self._start(Thread(target=self._read, args=(stream, url), daemon=True))
-
-    def _read(self, stream: int, url: str) -> None:
-        try:
-            with (
-                httpx.Client(trust_env=False, timeout=30) as http,
-                httpx_sse.connect_sse(http, "GET", url) as source,
-            ):
-                for event in source.iter_sse():
-                    self._note(stream, event.event, event.data, event.id)
-        except httpx.TransportError:
-            pass
+    def _events(self, http: httpx.Client, url: str) -> Iterator[Heard]:
+        with httpx_sse.connect_sse(http, "GET", url) as source:
+            for event in source.iter_sse():
+                yield Heard(event.event, event.data, event.id)
 
 
-class SseClientPy(EventReader):
+class SseClientPy(_OverHttpx):
     """sseclient-py. An event without an `id:` has none there, where the others tell the last one."""
 
-    def open(self) -> None:
-        for stream, url in enumerate(self.urls):
-            self._start(Thread(target=self._read, args=(stream, url), daemon=True))
-
-    def _read(self, stream: int, url: str) -> None:
-        try:
-            with (
-                httpx.Client(trust_env=False, timeout=30) as http,
-                http.stream("GET", url, headers={"Accept": "text/event-stream"}) as answer,
-            ):
-                for event in sseclient.SSEClient(_Chunks(answer)).events():
-                    self._note(stream, event.event, event.data, event.id or "")
-        except httpx.TransportError:
-            pass
+    def _events(self, http: httpx.Client, url: str) -> Iterator[Heard]:
+        with http.stream("GET", url, headers={"Accept": "text/event-stream"}) as answer:
+            for event in sseclient.SSEClient(_Chunks(answer)).events():
+                yield Heard(event.event, event.data, event.id or "")
 
 
 @frozen

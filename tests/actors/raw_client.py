@@ -137,13 +137,23 @@ class RawClient:
         return cls(sock)
 
     @classmethod
-    def websocket(cls, port: int, path: bytes = b"/ws", *, greeted: bool = True, receive_buffer: int = 0) -> RawClient:
+    def websocket(
+        cls, port: int, path: bytes = b"/ws", *headers: bytes, greeted: bool = True, receive_buffer: int = 0
+    ) -> RawClient:
         """A connection after its handshake and, where `greeted`, the daemon's hello."""
         client = cls.connect(port, receive_buffer=receive_buffer)
-        client.send(upgrade(path))
+        client.send(upgrade(path, *headers))
         client.expect_upgrade()
         if greeted:
             assert client.frame().json()["type"] == "connected"
+        return client
+
+    @classmethod
+    def stream(cls, port: int, path: str, *headers: bytes) -> RawClient:
+        """An event stream that has read the daemon's hello."""
+        client = cls.connect(port)
+        client.send(head(f"GET {path} HTTP/1.1".encode(), *headers))
+        client.read_until(b'"connected"')
         return client
 
     def __enter__(self) -> RawClient:

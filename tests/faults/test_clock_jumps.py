@@ -12,12 +12,12 @@ from typing import Any
 
 import httpx
 
-from tests.access.visitor import SECRET, bearer, token
+from tests.access.visitor import SECRET, authorization, bearer, token
 from tests.actors.audience import catch_up, listening
 from tests.actors.daemon_process import DaemonProcess
 from tests.actors.followers import Follower, SseFollower, V1Follower, WebSocketFollower, open_followers
 from tests.actors.peers import Peer, SsePeer, WebSocketPeer, pump, wait_until
-from tests.actors.raw_client import RawClient, head, upgrade
+from tests.actors.raw_client import RawClient
 from tests.actors.service import Service
 from tests.actors.tampered import Tampered
 from tests.faults.row import Row
@@ -50,9 +50,15 @@ def play(stage: Stage) -> None:
     service.start()
 
     week = token("long", seconds=7 * DAY)
-    staying = [socket_with(daemon, week), stream_with(daemon, week)]
+    staying = [
+        RawClient.websocket(daemon.port, b"/ws", authorization(week)),
+        RawClient.stream(daemon.port, PATH, authorization(week)),
+    ]
     hour = token("short", seconds=HOUR)
-    leaving = [socket_with(daemon, hour), stream_with(daemon, hour)]
+    leaving = [
+        RawClient.websocket(daemon.port, b"/ws", authorization(hour)),
+        RawClient.stream(daemon.port, PATH, authorization(hour)),
+    ]
     now, tomorrow = token("now"), token("tomorrow", nbf=time.time() + DAY / 2, seconds=2 * DAY)
     beats: list[Peer] = [WebSocketPeer(daemon.port), SsePeer(daemon.port, PLAIN)]
     checks = [(week, 200), (hour, 200), (now, 200), (tomorrow, 401)]
@@ -96,20 +102,6 @@ def play(stage: Stage) -> None:
     stage.at_most("drain, a day later in its middle", drained, DRAIN_SECONDS + 2.0, "s")
     for each in (*staying, *beats):
         each.close() if isinstance(each, Peer) else each.sock.close()
-
-
-def socket_with(daemon: DaemonProcess, text: str) -> RawClient:
-    client = RawClient.connect(daemon.port)
-    client.send(upgrade(b"/ws", b"Authorization: Bearer " + text.encode()))
-    client.expect_upgrade()
-    return client
-
-
-def stream_with(daemon: DaemonProcess, text: str) -> RawClient:
-    client = RawClient.connect(daemon.port)
-    client.send(head(f"GET {PATH} HTTP/1.1".encode(), b"Authorization: Bearer " + text.encode()))
-    client.read_until(b'"connected"')
-    return client
 
 
 def has_ended(client: RawClient) -> bool:

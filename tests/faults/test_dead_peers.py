@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from threading import Event, Thread
 
-from tests.access.visitor import SECRET, token
+from tests.access.visitor import SECRET, authorization, token
 from tests.actors.daemon_process import DaemonProcess
 from tests.actors.far_machine import FarMachine, NoFarMachine
 from tests.actors.raw_client import PING, PONG, RawClient, frame, head, upgrade
@@ -21,7 +21,7 @@ from tests.faults.row import Row
 from tests.faults.stage import Stage
 
 ADMIN = token("ops", seconds=3600, broker_admin=True)
-BEARER = b"Authorization: Bearer " + token("ann", seconds=3600).encode()
+BEARER = authorization(token("ann", seconds=3600))
 STREAM = head(b"GET /api/stream?channel=plain:1 HTTP/1.1", BEARER)
 LIMIT = "--limits-connections-per-user"
 FAREWELL_SECONDS = 0.5

@@ -6,8 +6,6 @@ import signal
 import time
 from collections.abc import Callable
 
-from attrs import define
-
 from tests.actors.followers import SseFollower, WebSocketFollower, follow, open_followers
 from tests.actors.returning import ReturningStream, ReturningWebSocket, Service, raise_open_files
 from tests.faults.row import Row
@@ -25,33 +23,25 @@ CLOSE_1012 = b"\x03\xf4server shutting down"
 LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 
-@define(eq=False, repr=False, slots=False)
-class _WebSocket(ReturningWebSocket):
+class _Attentive:
     """Looks at how its connection ended."""
 
-    was_reset: bool = False
-    last_bytes: bytes = b""
+    was_reset = False
+    last_bytes = b""
 
     def cut(self) -> None:
         if self.peer is not None:
             self.was_reset, self.last_bytes = self.peer.was_reset, bytes(self.peer.raw[-100:])
         super().cut()
 
+
+class _WebSocket(_Attentive, ReturningWebSocket):
     @property
     def has_goodbye(self) -> bool:
         return len(self.told) == 1 and self.last_bytes.endswith(CLOSE_1012)
 
 
-@define(eq=False, repr=False, slots=False)
-class _Stream(ReturningStream):
-    was_reset: bool = False
-    last_bytes: bytes = b""
-
-    def cut(self) -> None:
-        if self.peer is not None:
-            self.was_reset, self.last_bytes = self.peer.was_reset, bytes(self.peer.raw[-100:])
-        super().cut()
-
+class _Stream(_Attentive, ReturningStream):
     @property
     def has_goodbye(self) -> bool:
         return len(self.told) == 1 and not self.was_reset and self.last_bytes.endswith(LAST_CHUNK)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from threading import Timer
 from typing import Any
 
-from tests.access.visitor import SECRET, token
+from tests.access.visitor import SECRET, authorization, token
 from tests.actors.audience import catch_up, listening
 from tests.actors.daemon_process import DaemonProcess
 from tests.actors.followers import Follower, SseFollower, V1Follower, WebSocketFollower, open_followers
@@ -99,7 +99,7 @@ def tried(place: Place, daemon: DaemonProcess, redis: RedisServer) -> str:
 
 def end_of_victim(place: Place, daemon: DaemonProcess, redis: RedisServer) -> str:
     """Connect as the victim, do what the place wants, and read to the end."""
-    bearer = [b"Authorization: Bearer " + token(VICTIM).encode()] if place.is_known else []
+    bearer = [authorization(token(VICTIM))] if place.is_known else []
     with RawClient.connect(daemon.port, receive_buffer=4096 if place.is_slow else 0) as victim:
         victim.sock.settimeout(_END_SECONDS)
         path = f"{place.path}{'&' if '?' in place.path else '?'}userId={VICTIM}".encode()

@@ -11,9 +11,9 @@ import httpx
 import jwt
 from attrs import frozen
 
-from tests.access.visitor import bearer
+from tests.access.visitor import authorization, bearer
 from tests.actors.daemon_process import DaemonProcess
-from tests.actors.raw_client import CLOSE, TEXT, RawClient, head, text, upgrade
+from tests.actors.raw_client import CLOSE, TEXT, RawClient, text, upgrade
 from tests.actors.signer import SECRET, handmade, jwk, jwks, part, pem, token
 from tests.faults.row import Row
 from tests.faults.stage import Stage
@@ -110,7 +110,7 @@ def play(stage: Stage) -> None:
         stage.exactly("refused for another reason", len(wrong), 0)
         stage.at_most("worst lateness of a token's end", lateness(stage, daemon), most, "s")
 
-        staying = [socket_of(daemon, good(1)) for _ in range(stage.pick(50, 5))]
+        staying = [RawClient.websocket(daemon.port, b"/ws", authorization(good(1))) for _ in range(stage.pick(50, 5))]
         publish_keys(file, 1, 2)
         retired = seconds_until(lambda: web.get("/api/realtime/stats", headers=bearer(good(0))).status_code == 401)
         refused += [
@@ -150,7 +150,7 @@ def shown(daemon: DaemonProcess, web: httpx.Client, shown: str) -> list[tuple[st
                 is_named = 'error="invalid_token"' in answer.headers["WWW-Authenticate"]
                 found.append((name, "refused" if is_named else "refused without the name"))
     with RawClient.connect(daemon.port) as client:
-        status = client.ask(upgrade(b"/ws", b"Authorization: Bearer " + shown.encode())).status
+        status = client.ask(upgrade(b"/ws", authorization(shown))).status
         found.append(("WebSocket", {101: "taken", 401: "refused"}.get(status, f"status {status}")))
     with RawClient.websocket(daemon.port) as client:
         client.send(text({"type": "authenticate", "token": shown}))
@@ -187,8 +187,8 @@ def lateness(stage: Stage, daemon: DaemonProcess) -> float:
     """Have tokens end while their clients are connected. Returns the worst lateness; one that is early is a fault."""
     count = stage.pick(50, 5)
     over = time.time() + stage.pick(5.0, 2.5)
-    sockets = [socket_of(daemon, good(1, exp=over)) for _ in range(count)]
-    streams = [stream_of(daemon, good(1, exp=over)) for _ in range(count)]
+    sockets = [RawClient.websocket(daemon.port, b"/ws", authorization(good(1, exp=over))) for _ in range(count)]
+    streams = [RawClient.stream(daemon.port, STREAM, authorization(good(1, exp=over))) for _ in range(count)]
     worst = 0.0
     for client in (*sockets, *streams):
         if client in sockets:
@@ -204,21 +204,6 @@ def lateness(stage: Stage, daemon: DaemonProcess) -> float:
             stage.faults.append(f"a token ended {-late:.3f} s early")
         client.sock.close()
     return worst
-
-
-def socket_of(daemon: DaemonProcess, shown: str) -> RawClient:
-    client = RawClient.connect(daemon.port)
-    client.send(upgrade(b"/ws", b"Authorization: Bearer " + shown.encode()))
-    client.expect_upgrade()
-    assert client.frame().json()["type"] == "connected"
-    return client
-
-
-def stream_of(daemon: DaemonProcess, shown: str) -> RawClient:
-    client = RawClient.connect(daemon.port)
-    client.send(head(f"GET {STREAM} HTTP/1.1".encode(), b"Authorization: Bearer " + shown.encode()))
-    client.read_until(b'"connected"')
-    return client
 
 
 def is_open(client: RawClient) -> bool:

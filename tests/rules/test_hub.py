@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from attrs import Factory, define
+from attrs import Factory, define, evolve
 
 from broker.hub import Hub, UpstreamStatistics
 from broker.position import Start
@@ -108,6 +109,21 @@ def test_a_batch_is_encoded_once_for_each_format_and_shared() -> None:
     statistics = hub.statistics()
     assert (statistics.channels, statistics.subscriptions) == (1, 3)
     assert (statistics.messages, statistics.deliveries, statistics.bytes) == (2, 6, 15)
+
+
+def test_a_channel_that_cannot_be_handed_on_does_not_take_others_along() -> None:
+    def fail(payloads: Sequence[bytes], name: bytes) -> bytes:
+        raise RuntimeError(name.decode())
+
+    hub, _ = hub_with(b"a", b"b")
+    failed = []
+    hub.on_failed = lambda name: failed.append((name, str(sys.exc_info()[1])))
+    client = FakeClient()
+    assert hub.join(client, (b"a",), evolve(PLAIN, encode=fail), {}, 0.0)
+    assert hub.join(client, (b"b",), PLAIN, {}, 0.0)
+    hub.dispatch({b"a": [b"1"], b"b": [b"2"]}, 0.0)
+    assert client.heard[2:] == [(b"<2>", 1)]
+    assert failed == [(b"a", "a")]
 
 
 def test_nothing_comes_before_joined_and_nothing_is_missed_after() -> None:

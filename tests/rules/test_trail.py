@@ -324,6 +324,10 @@ class Story:
         self.lose_the_link()
         self.redis.wipe()
 
+    def delete(self) -> None:
+        """Somebody deletes the history, or Redis evicts it."""
+        self.redis.wipe()
+
     def restart_older(self) -> None:
         """Redis comes back with an older state, and gives offsets out again."""
         self.lose_the_link()
@@ -367,7 +371,7 @@ class Story:
 
 OFTEN = [Story.publish, Story.hear, Story.ask, Story.tell] * 5 + [Story.come, Story.come_back, Story.find_the_link] * 2
 ONCE = [Story.leave, Story.slow_down, Story.read_all, Story.lose_the_link, Story.look_around, Story.trim]
-ONCE += [Story.remember, Story.restart_empty, Story.restart_older, Story.lose_a_message]
+ONCE += [Story.remember, Story.restart_empty, Story.restart_older, Story.lose_a_message, Story.delete]
 
 
 def tell_story(seed: int, replay: int, steps: Iterable[Callable[[Story], None]]) -> None:
@@ -391,3 +395,41 @@ def test_nothing_is_lost_silently_in_long_stories(seed: int) -> None:
     # Not everything in every story: what happens rarely has then time to matter.
     rare = random.sample(ONCE, random.randint(1, len(ONCE)))
     tell_story(seed, random.choice([0, 1, 2, 10]), random.choices(OFTEN + rare, k=300))
+
+
+def test_who_is_told_of_an_older_state_gets_nothing_of_the_newer_one_behind_it() -> None:
+    """The link is away, and what it delivered before is kept for who reads."""
+    story = Story(Random(0), 0)
+    story.find_the_link()
+    for _ in range(2):
+        story.come()
+    story.settle()
+    stayed, came_back = story.clients
+
+    def publish_to(offset: int) -> None:
+        while story.redis.top < offset:
+            story.redis.publish()
+
+    publish_to(6)
+    story.settle()
+    story.remember()
+    stayed.is_slow = True
+    publish_to(8)
+    while story.redis.wire:
+        story.hear()
+    story.hub.leave(came_back, NAME)
+    story.clients.remove(came_back)
+    story.gone.append(came_back)
+    publish_to(16)
+    story.come_back()
+    story.ask()
+    story.tell()
+    last = story.clients[1].last()
+    assert last is not None and last.offset == 11
+    story.restart_older()
+    publish_to(7)
+    story.ask()
+    story.tell()
+    story.check()
+    assert story.clients[1].record[-1].startswith("gap rolled_back")
+    story.end()
