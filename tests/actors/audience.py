@@ -6,9 +6,26 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import Event, Thread
 
-from tests.actors.followers import Follower, follow
+from tests.actors.followers import (
+    Follower,
+    SseFollower,
+    Truths,
+    V1Follower,
+    WebSocketFollower,
+    follow,
+    open_followers,
+)
 
 _SECONDS_MAX = 600.0
+
+
+def audience(truths: Truths, port: int, *, resumable: tuple[str, ...]) -> list[Follower]:
+    """Live followers of every kind: two of each channel, one of all, and one of those that are `resumable`."""
+    kinds: Sequence[type[Follower]] = (WebSocketFollower, SseFollower)
+    followers = [kind((channel,), truths, port) for channel in truths for kind in kinds]
+    followers += [V1Follower(tuple(truths), truths, port), SseFollower(resumable, truths, port)]
+    open_followers(followers)
+    return followers
 
 
 @contextmanager

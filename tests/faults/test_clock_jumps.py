@@ -13,9 +13,9 @@ from typing import Any
 import httpx
 
 from tests.access.visitor import SECRET, authorization, bearer, token
-from tests.actors.audience import catch_up, listening
+from tests.actors.audience import audience, catch_up, listening
 from tests.actors.daemon_process import DaemonProcess
-from tests.actors.followers import Follower, SseFollower, V1Follower, WebSocketFollower, open_followers
+from tests.actors.followers import Follower
 from tests.actors.peers import Peer, SsePeer, WebSocketPeer, pump, wait_until
 from tests.actors.raw_client import RawClient
 from tests.actors.service import Service
@@ -42,10 +42,7 @@ def play(stage: Stage) -> None:
     tampered = Tampered(stage.folder / "tamper")
     daemon = stage.daemon(redis.url, *FLAGS, environ={"BROKER_AUTH_SECRET": SECRET}, under=tampered.under)
     truths = {channel: Truth({STAMPED: 0}) for channel in (*KEPT, PLAIN)}
-    kinds: Sequence[type[Follower]] = (WebSocketFollower, SseFollower)
-    others = [kind((channel,), truths, daemon.port) for channel in truths for kind in kinds]
-    others += [V1Follower((*KEPT, PLAIN), truths, daemon.port), SseFollower(KEPT, truths, daemon.port)]
-    open_followers(others)
+    others = audience(truths, daemon.port, resumable=KEPT)
     service = Service(redis, truths, rate=stage.pick(300, 100), seed=stage.dice.getrandbits(30))
     service.start()
 

@@ -6,14 +6,13 @@ Beside that client, the victim, are followers over every protocol, and a service
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from threading import Timer
 from typing import Any
 
 from tests.access.visitor import SECRET, authorization, token
-from tests.actors.audience import catch_up, listening
+from tests.actors.audience import audience, catch_up, listening
 from tests.actors.daemon_process import DaemonProcess
-from tests.actors.followers import Follower, SseFollower, V1Follower, WebSocketFollower, open_followers
 from tests.actors.raw_client import CLOSE, TEXT, RawClient, head, upgrade, wait_until
 from tests.actors.redis_server import RedisServer
 from tests.actors.service import Service
@@ -48,10 +47,7 @@ def play(stage: Stage) -> None:
         redis.url, *FLAGS, environ=secret, under=tampered.under, expected_errors=(*ERRORS, NO_RECORDER)
     )
     truths = {channel: Truth({STAMPED: 0}) for channel in (*KEPT, PLAIN)}
-    kinds: Sequence[type[Follower]] = (WebSocketFollower, SseFollower)
-    others = [kind((channel,), truths, daemon.port) for channel in truths for kind in kinds]
-    others += [V1Follower((*KEPT, PLAIN), truths, daemon.port), SseFollower(KEPT, truths, daemon.port)]
-    open_followers(others)
+    others = audience(truths, daemon.port, resumable=KEPT)
     service = Service(redis, truths, rate=stage.pick(300, 150), seed=stage.dice.getrandbits(30))
     service.start()
     places = list(PLACES) * stage.pick(10, 1)
