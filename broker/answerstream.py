@@ -118,6 +118,10 @@ class AnswerStream:
         for event in untold:
             self.tell(event)
 
+    def failed(self) -> None:
+        """What came on its channel could not be handed on, as the log says."""
+        self._client.fail(is_logged=True)
+
     @fenced
     def tell(self, event: bytes) -> None:
         """Send an event that is for the client's user, on no channel."""

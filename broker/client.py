@@ -158,12 +158,15 @@ class Client:
             if self._scope is not None:
                 self._scope.cancel()
 
-    def fail(self) -> None:
+    def fail(self, *, is_logged: bool = False) -> None:
         """Something was raised, and is being handled, that nobody expected: the log has it, and the client ends.
 
         Synchronous; never waits. What is delivered later is not taken: it would hide what was not.
+
+        Args:
+            is_logged: the log has it already, as it concerns many clients.
         """
-        is_news, self._has_failed = not self._has_failed, True
+        is_news, self._has_failed = not self._has_failed and not is_logged, True
         self.outbox.finish(b"", drop_unsent=False)
         self.end(INTERNAL_ERROR)
         if is_news:

@@ -109,6 +109,9 @@ class Ear:
     def stream_ended(self, name: bytes) -> None:
         """It has no end."""
 
+    def failed(self) -> None:
+        """It listens on."""
+
 
 @define(eq=False)
 class Control:

@@ -120,10 +120,6 @@ class HubStatistics:
     dropped: int
 
 
-def _say_why(name: bytes) -> None:
-    log.exception("messages could not be handed on", channel=name.decode(errors="replace"))
-
-
 @define(eq=False)
 class Hub:
     """The table of channels.
@@ -133,7 +129,6 @@ class Hub:
         make_topic: makes the topic of a channel, by its type's options.
         books: what the topics count.
         on_recorded: told when somebody records all the same.
-        on_failed: told that what came on a channel could not be handed on, while the exception is handled.
     """
 
     upstream: Upstream
@@ -142,7 +137,6 @@ class Hub:
     # Nobody records what is published plainly, as Redis does not let us: then it is handed on as it comes.
     is_plain: bool = False
     on_recorded: Callable[[], None] = lambda: None
-    on_failed: Callable[[bytes], None] = _say_why
     _entries: dict[bytes, _Entry] = Factory(dict)
     _subscriptions: int = 0
     _internal: set[bytes] = Factory(set)  # those between daemons that were ever joined: a few
@@ -257,7 +251,7 @@ class Hub:
                     tally.deliveries += count * len(lane)
                     tally.bytes += len(data) * len(lane)
             except Exception:
-                self.on_failed(name)  # one channel must not take the others along
+                self.failed(name)
 
     def take(self, name: bytes, runs: Sequence[Run], now: float) -> None:
         """Hand on what arrived stamped. Never waits, raises nothing."""
@@ -266,6 +260,18 @@ class Hub:
         entry = self._entries.get(name)
         if entry is not None:
             entry.topic.take(runs, now)
+
+    def failed(self, name: bytes) -> None:
+        """What came on a channel could not be handed on, for the exception that is being handled.
+
+        One channel must not take the others along. Nobody knows who has had what of it: whoever listens there ends,
+        and comes back to where it was.
+        """
+        entry = self._entries.get(name)
+        concerned = entry.topic.everyone() if entry is not None else ()
+        log.exception("a channel failed", channel=name.decode(errors="replace"), clients=len(concerned))
+        for subscriber in concerned:
+            subscriber.failed()
 
     def drained(self, subscriber: Subscriber, names: Iterable[bytes], now: float) -> None:
         """Nothing waits for a subscriber any more that was too slow; `names` are its channels."""

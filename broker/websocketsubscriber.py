@@ -103,6 +103,9 @@ class WebSocketSubscriber:
     def stream_ended(self, name: bytes) -> None:
         """A WebSocket outlives the streams on it."""
 
+    def failed(self) -> None:
+        self._client.fail(is_logged=True)
+
     def closed(self) -> None:
         self._is_closed = True
         self._seat.leave()

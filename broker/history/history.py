@@ -68,6 +68,7 @@ class History:
     _asked: dict[_Question, list[tuple[OnPage, Callable[[], bool]]]] = Factory(dict)
     _kept: OrderedDict[_Question, tuple[float, Page]] = Factory(OrderedDict)
     _nursery: trio.Nursery | None = None
+    _hub: Hub = field(init=False)
     _room: trio.CapacityLimiter = field(init=False)
     _generation: int = 0
     _reads: int = 0
@@ -114,6 +115,7 @@ class History:
 
     async def serve(self, hub: Hub, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Answer, and look after silent channels. Runs until cancelled."""
+        self._hub = hub
         async with trio.open_nursery() as self._nursery:
             for question in self._asked:
                 self._nursery.start_soon(self._answer, question)
@@ -149,7 +151,7 @@ class History:
             try:
                 on_page(page, now)
             except Exception:
-                log.exception("a reader of history failed", channel=name.decode())
+                self._hub.failed(name)
 
     async def _persistent(self, question: _Question) -> Page | None:
         name, since, _ = question

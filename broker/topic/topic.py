@@ -52,6 +52,9 @@ class Subscriber(Protocol):
     def stream_ended(self, name: bytes) -> None:
         """The channel's last event was delivered. Must not change the hub."""
 
+    def failed(self) -> None:
+        """What came on the channel could not be handed on, as the log says. Must not change the hub."""
+
 
 class Composer(Subscriber, Protocol):
     """A subscriber with a personal format."""

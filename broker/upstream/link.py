@@ -307,7 +307,7 @@ class Link:
             try:
                 hub.take(name, self._runs_of(name, messages, now), now)
             except Exception:
-                hub.on_failed(name)  # one channel must not take the others along
+                hub.failed(name)
 
     def _runs_of(self, name: bytes, messages: Sequence[bytes], now: float) -> Sequence[Run]:
         check, most = self.check_of(name), self._message_max_bytes

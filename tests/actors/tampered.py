@@ -3,7 +3,8 @@
 `Tampered` starts one and gives the orders, over a unix socket, a JSON line each. In the daemon's process a thread
 takes them: `python -m tests.actors.tampered SOCKET python -m broker serve ...`. Nothing else about it is different.
 
-Where a function is to raise, it does so for one victim alone: whoever is connected as the user `VICTIM`.
+Where a function is to raise, it does so for one victim alone: whoever is connected as the user `VICTIM`, and channels
+whose id is that.
 """
 
 from __future__ import annotations
@@ -99,6 +100,8 @@ def concerns_victim(arguments: tuple[Any, ...]) -> bool:
 
 
 def _user_of(thing: Any) -> object:
+    if isinstance(thing, bytes):  # a channel of the victim's name is the victim's
+        return VICTIM if thing.endswith(b":" + VICTIM.encode()) else None
     trouble = getattr(thing, "_on_trouble", None)  # an outbox knows its client by whom it tells
     for holder in (thing, getattr(thing, "_client", None), getattr(trouble, "__self__", None)):
         user = getattr(holder, "user_id", None) or getattr(getattr(holder, "identity", None), "user_id", None)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import Factory, define, evolve
+from structlog.testing import capture_logs
 
 from broker.hub import Hub, UpstreamStatistics
 from broker.position import Start
@@ -84,6 +84,9 @@ class FakeClient:
     def stream_ended(self, name: bytes) -> None:
         self.heard.append(("ended", name))
 
+    def failed(self) -> None:
+        self.heard.append("failed")
+
 
 def hub_on(upstream: Any, on_end: Callable[[bytes], None] = lambda name: None) -> Hub:
     """A hub whose channels have no history, and end who is too slow."""
@@ -111,19 +114,19 @@ def test_a_batch_is_encoded_once_for_each_format_and_shared() -> None:
     assert (statistics.messages, statistics.deliveries, statistics.bytes) == (2, 6, 15)
 
 
-def test_a_channel_that_cannot_be_handed_on_does_not_take_others_along() -> None:
+def test_a_channel_that_fails_ends_who_listens_to_it_and_nobody_else() -> None:
     def fail(payloads: Sequence[bytes], name: bytes) -> bytes:
-        raise RuntimeError(name.decode())
+        raise RuntimeError("an encoder")
 
     hub, _ = hub_with(b"a", b"b")
-    failed = []
-    hub.on_failed = lambda name: failed.append((name, str(sys.exc_info()[1])))
-    client = FakeClient()
-    assert hub.join(client, (b"a",), evolve(PLAIN, encode=fail), {}, 0.0)
-    assert hub.join(client, (b"b",), PLAIN, {}, 0.0)
-    hub.dispatch({b"a": [b"1"], b"b": [b"2"]}, 0.0)
-    assert client.heard[2:] == [(b"<2>", 1)]
-    assert failed == [(b"a", "a")]
+    one, same, other = FakeClient(), FakeClient(), FakeClient()
+    assert hub.join(one, (b"a",), evolve(OTHER, encode=fail), {}, 0.0)
+    assert hub.join(same, (b"a",), PLAIN, {}, 0.0)
+    assert hub.join(other, (b"b",), PLAIN, {}, 0.0)
+    with capture_logs() as logged:
+        hub.dispatch({b"a": [b"1"], b"b": [b"2"]}, 0.0)
+    assert [one.heard[-1], same.heard[-1], other.heard[-1]] == ["failed", "failed", (b"<2>", 1)]
+    assert [(entry["event"], entry["channel"], entry["clients"]) for entry in logged] == [("a channel failed", "a", 2)]
 
 
 def test_nothing_comes_before_joined_and_nothing_is_missed_after() -> None:

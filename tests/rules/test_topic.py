@@ -53,6 +53,9 @@ class Client:
     def stream_ended(self, name: bytes) -> None:
         raise AssertionError
 
+    def failed(self) -> None:
+        raise AssertionError
+
 
 def topic_with(policy: str, *clients: Client) -> Topic:
     topic = Topic(b"a", policy, Terms(lambda: 0.0, 500, 10, lambda name: None))

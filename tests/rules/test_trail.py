@@ -163,6 +163,9 @@ class Client:
     def stream_ended(self, name: bytes) -> None:
         raise AssertionError
 
+    def failed(self) -> None:
+        raise AssertionError
+
     def last(self) -> Position | None:
         """Where it would come back to."""
         for line in reversed(self.record):
