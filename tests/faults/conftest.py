@@ -21,8 +21,9 @@ def small(tmp_path: Path) -> Callable[[Row], None]:
         outcome = Stage(tmp_path, SMALL, seed).play(row)
         if outcome.verdict == SKIPPED:
             pytest.skip(outcome.note)
-        repeat = f"python -m tests.faults --row {row.number} --size small --seed {seed}"
-        told = "\n".join((f"row {row.number}: {row.promise}", *map(str, outcome.measured), *outcome.faults, repeat))
+        told = "\n".join(
+            (f"row {row.number}: {row.promise}", *map(str, outcome.measured), *outcome.faults, outcome.again)
+        )
         assert outcome.verdict == KEPT, told
 
     return play

@@ -105,6 +105,17 @@ MUTANTS = (
         "            self._go_live(reader, now)\n",
         (5,),
     ),
+    Mutant(
+        "replay",
+        "who comes back is told that everything was trimmed, and gets none of it",
+        "broker/topic/page.py",
+        "        begin = known\n",
+        "        begin = known\n"
+        "        if known.offset < top.offset:\n"
+        "            gap = Gap(TRIMMED, was.text, top.text, at)\n"
+        "            return Page(top, (gap,), top, True, int(recorded), int(generation), None)\n",
+        (5,),
+    ),
 )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.faults.row import SKIPPED, Outcome
+from tests.faults.row import BROKEN, SKIPPED, Outcome
 
 MARK = "<!-- generated: fault suite -->"
 
@@ -21,6 +21,8 @@ def line(outcome: Outcome) -> str:
     )
     if outcome.note:
         text += f"\n   note:     {outcome.note}"
+    if outcome.verdict == BROKEN:
+        text += f"\n   again:    {outcome.again}"
     return "\n".join((text, *(f"   WRONG:    {fault}" for fault in outcome.faults)))
 
 

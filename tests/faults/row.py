@@ -104,6 +104,11 @@ class Outcome:
     faults: tuple[str, ...] = ()
     note: str = field(default="")
 
+    @property
+    def again(self) -> str:
+        """The command that plays it again, with the same dice."""
+        return f"python -m tests.faults --row {self.number} --size {self.size} --seed {self.seed}"
+
     def figures(self) -> str:
         return "; ".join(str(each) for each in self.measured) or "-"
 

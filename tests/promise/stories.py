@@ -33,6 +33,7 @@ from tests.actors.followers import (
 from tests.actors.peers import wait_until
 from tests.actors.redis_server import RedisServer
 from tests.faults.verdicts import Verdict
+from tests.promise.causes import Causes, resumed
 from tests.promise.oracle import PLAIN, STAMPED, Truth
 from tests.promise.publishing import StampingPublisher
 
@@ -50,14 +51,8 @@ FLAGS = (
     *("--type", "short.history_length=25", "--type", "short.history_seconds=600", "--type", "short.replay=2"),
     *("--type", "dropping.history_length=25", "--type", "dropping.history_seconds=600"),
     *("--type", "dropping.slow_clients=drop_oldest"),
-    *(
-        "--clients-catch-up-bytes",
-        "8192",
-        "--clients-outbox-max-bytes",
-        "65536",
-        "--channels-message-max-bytes",
-        "32768",
-    ),
+    *("--clients-catch-up-bytes", "8192", "--clients-outbox-max-bytes", "65536"),
+    *("--channels-message-max-bytes", "32768"),
     *("--redis-backoff-min-seconds", "0.02", "--redis-backoff-max-seconds", "0.1"),
     *("--history-check-seconds", "1", "--history-lease-seconds", "1", "--daemon-drain-seconds", "1"),
 )
@@ -88,6 +83,8 @@ class Scene:
     steps: int = 0
     counts: Counter[str] = Factory(Counter)
     gaps: Counter[str] = Factory(Counter)
+    resumed: int = 0
+    unjustified: int = 0
     verdict: Verdict = Factory(Verdict)
     faults: list[str] = Factory(list)
 
@@ -116,6 +113,9 @@ class Story(RuleBasedStateMachine):
         self.channels = {type: f"{type}:{scene.stories}" for type in TYPES}
         self.truths: Truths = {name: Truth({STAMPED: 0, PLAIN: 0}) for name in self.channels.values()}
         self.followers: list[Follower] = []
+        self.causes = Causes()
+        for type, channel in self.channels.items():
+            self.causes.begin(type, channel)
         self.keys = Keys("")
         self.unrecorded = {self.channels[type] for type in TYPES if type != "none"}
         wait_until(scene.is_settled)
@@ -183,6 +183,7 @@ class Story(RuleBasedStateMachine):
         follower.cut_within(size)
         self.publisher.publish(channel, [self._event(channel, STAMPED) for _ in range(count)])
         if is_trimmed:
+            self.causes.trimmed(channel)
             self.publisher.execute("XTRIM", self.keys.events(channel), "MAXLEN", count // 2)
 
     @precondition(lambda self: self.followers and not self.is_overwhelmed)
@@ -229,6 +230,7 @@ class Story(RuleBasedStateMachine):
         self.kills += 1
         # Of a channel on which nothing was ever recorded nobody can say that plain PUBLISHes are missing.
         self._have_recorded()
+        self.causes.interrupted()
         self._tell("kill_connections", kind)
         self.publisher.execute("CLIENT", "KILL", "TYPE", kind)
 
@@ -236,6 +238,7 @@ class Story(RuleBasedStateMachine):
     def delete(self, type: str, what: str) -> None:
         channel = self.channels[type]
         self._tell("delete", channel, what)
+        (self.causes.trimmed if what == "events" else self.causes.deleted)(channel)
         keys = {"top": [self.keys.top(channel)], "events": [self.keys.events(channel)]}
         self.publisher.execute("DEL", *keys.get(what, [*keys["top"], *keys["events"]]))
         if what != "events" and type != "none":
@@ -244,6 +247,7 @@ class Story(RuleBasedStateMachine):
     @rule(type=channels, keep=st.integers(0, 10))
     def trim(self, type: str, keep: int) -> None:
         self._tell("trim", type, keep)
+        self.causes.trimmed(self.channels[type])
         self.publisher.execute("XTRIM", self.keys.events(self.channels[type]), "MAXLEN", keep)
 
     # Each takes a while, and once in a story is enough.
@@ -253,6 +257,7 @@ class Story(RuleBasedStateMachine):
     def restart_daemon(self, number: int, is_killed: bool) -> None:
         self.is_restarted = True
         self._have_recorded()
+        self.causes.interrupted()
         self._tell("restart_daemon", number, is_killed)
         daemon = self.scene.daemons[number % len(self.scene.daemons)]
         daemon.listen = f"127.0.0.1:{daemon.port}"
@@ -267,6 +272,7 @@ class Story(RuleBasedStateMachine):
     def restart_redis(self, seconds: float) -> None:
         self.is_redis_restarted = True
         self._have_recorded()
+        self.causes.interrupted()
         self._tell("restart_redis", seconds)
         # While an fsync runs, Redis writes up to two seconds late, also what it has answered: from here on none begins.
         self.publisher.execute("CONFIG", "SET", "appendfsync", "no")
@@ -313,8 +319,10 @@ class Story(RuleBasedStateMachine):
         scene.counts.update(what for _, what, *_ in map(str.split, self.told))
         for follower in self.followers:
             scene.gaps.update(gap.reason for gap in follower.gaps())
-            for record in follower.records.values():
+            for channel, record in follower.records.items():
                 scene.verdict.hear(record)
+                scene.resumed += resumed(record)
+                scene.unjustified += len(list(self.causes.unjustified(channel, record)))
         if found := self._faults():
             place = scene.folder / f"story-{scene.stories}.log"
             place.write_text("\n".join(found))
@@ -324,11 +332,14 @@ class Story(RuleBasedStateMachine):
         """What was wrong, what those had noted who say so, and the whole story."""
         found = [fault for follower in self.followers for fault in follower.faults(is_end=True)]
         found += [f"{follower} is not live" for follower in self.followers if not follower.is_live]
+        for follower in self.followers:
+            for channel, record in follower.records.items():
+                found += [f"{follower}, {each}" for each in self.causes.unjustified(channel, record)]
         if not found:
             return []
         for follower in self.followers:
             for channel, record in follower.records.items():
-                if record.faults_at_end():
+                if record.faults_at_end() or any(self.causes.unjustified(channel, record)):
                     found += [f"what {follower} noted of {channel}:", *map(str, record.entries[-40:])]
         return [*found, "the story:", *self.told]
 
