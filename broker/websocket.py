@@ -157,7 +157,7 @@ class WebSocketConversation:
     _answer: bytes
     _early: bytes
     _commands: Bucket = Factory(lambda: Bucket(0.0, 1))
-    _wire: Connection = field(init=False)
+    _wire: Connection = field(init=False, factory=lambda: Connection(ConnectionType.SERVER))
     _parts: list[str | bytes] | None = field(init=False, default=None)
     _size: int = field(init=False, default=0)
     _empty_fragments: int = field(init=False, default=0)
@@ -170,7 +170,6 @@ class WebSocketConversation:
     _deaf: bool = field(init=False, default=False)
 
     def opened(self) -> float:
-        self._wire = Connection(ConnectionType.SERVER)
         self._heard_at = trio.current_time()
         self._ping_at = self._heard_at + self._bounds.ping_seconds
         self._client.outbox.send(self._answer + self._talk.opened(), self._heard_at)

@@ -73,13 +73,17 @@ class Tampered:
         self.order("block", seconds)
 
     @contextmanager
-    def raising(self, place: str) -> Iterator[None]:
-        """`place`, such as `broker.session:Session.joined`, raises for the victim."""
-        self.order("arm", place)
+    def raising(self, place: str, *, times: int | None = None) -> Iterator[None]:
+        """`place`, such as `broker.session:Session.joined`, raises for the victim; `times`: so often, and no more."""
+        self.arm(place, times=times)
         try:
             yield
         finally:
             self.order("disarm")
+
+    def arm(self, place: str, *, times: int | None = None) -> None:
+        """As `raising`, with no end but that of the daemon."""
+        self.order("arm", place, times)
 
     @property
     def raised(self) -> int:
@@ -142,7 +146,10 @@ class Tamper:
         if self._clock is None:
             import time_machine
 
-            self._clock = time_machine.travel(time.time(), tick=True).start()
+            was, counted = time.time(), time.monotonic()
+            self._clock = time_machine.travel(was, tick=True).start()
+            # It ticks from when it has started, which takes a while.
+            seconds += time.monotonic() - counted - (time.time() - was)
         self._clock.shift(timedelta(seconds=seconds))
 
     def _wall_clock(self) -> float:
@@ -151,7 +158,7 @@ class Tamper:
     def _block(self, seconds: float) -> None:
         self._in_loop(lambda: time.sleep(seconds))
 
-    def _arm(self, place: str) -> None:
+    def _arm(self, place: str, times: int | None) -> None:
         self._disarm()
         self.raised = 0
         module, _, name = place.partition(":")
@@ -162,15 +169,16 @@ class Tamper:
         original = getattr(holder, last)
 
         def raising(*arguments: Any, **named: Any) -> Any:
-            if concerns_victim((*arguments, *named.values())):
+            if self.raised != times and concerns_victim((*arguments, *named.values())):
                 self.raised += 1
                 raise Sabotage(place)
             return self._inner(*arguments, **named)
 
         inner = getattr(original, "__wrapped__", None)
         if inner is None:
-            self._inner = original
-            setattr(holder, last, raising)
+            is_property = isinstance(original, property)
+            self._inner = original.fget if is_property else original
+            setattr(holder, last, property(raising) if is_property else raising)
             self._undo = lambda: setattr(holder, last, original)
             return
         # A method with a fence around it raises inside the fence.

@@ -1,12 +1,15 @@
 """Row 22: a function that the daemon calls for one client raises: at every place that there is, one after the other.
 
-Beside that client, the victim, are followers over every protocol, and a service publishes all the while.
+Beside that client, the victim, are followers over every protocol, and a service publishes all the while. Which
+functions there are the daemon's code says (`hooks.py`): one that is new has to be in `places.py`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import Timer
 from typing import Any
 
@@ -17,7 +20,8 @@ from tests.actors.raw_client import CLOSE, TEXT, RawClient, head, upgrade, wait_
 from tests.actors.redis_server import RedisServer
 from tests.actors.service import Service
 from tests.actors.tampered import VICTIM, Tampered
-from tests.faults.places import ALLOWED, ANSWERED, CUT_OFF, KEPT, PLACES, PLAIN, TOLD, Place
+from tests.faults.hooks import hooks
+from tests.faults.places import ALLOWED, ANSWERED, CUT_OFF, FAREWELL, KEPT, PLACES, PLAIN, TOLD, UNTRIED, Place
 from tests.faults.row import Row
 from tests.faults.stage import Stage
 from tests.promise.oracle import STAMPED, Truth
@@ -31,10 +35,10 @@ FLAGS = (
 )
 NO_RECORDER = "Redis does not let plain PUBLISHes be recorded"  # it would want to listen to all channels
 BEFORE_IT_IS_A_CLIENT = ("request failed", "connection failed")
-ERRORS = ("client failed", "client failed while it left", *BEFORE_IT_IS_A_CLIENT)
+OF_A_CLIENT = ("client failed", "client failed while it left")
+ERRORS = (*OF_A_CLIENT, *BEFORE_IT_IS_A_CLIENT)
 FAULTS_MAX = 3  # each takes its seconds, and more would say no more
 ADMIN = token("ops", seconds=3600, broker_admin=True)
-_END_SECONDS = 5.0
 
 
 def play(stage: Stage) -> None:
@@ -52,16 +56,17 @@ def play(stage: Stage) -> None:
     service.start()
     places = list(PLACES) * stage.pick(10, 1)
     stage.dice.shuffle(places)
-    raised = 0
+    raised = list[str]()
+    within_seconds = stage.pick(5.0, 10.0)  # at small size others have the processors too
     with listening(others):
         for place in places:
             fault = ""
-            with tampered.raising(place.name):
+            with tampered.raising(place.name, times=1 if place.is_shared else None):
                 try:
-                    fault = tried(place, daemon, redis)
+                    fault = tried(place, daemon, redis, within_seconds)
                 except Exception as error:
                     fault = f"{type(error).__name__}: {error}"
-                raised += tampered.raised > 0
+                raised += [place.name] * (tampered.raised > 0)
             if fault:
                 stage.faults.append(f"{place.name} for {place.path} {place.says!r:.80}: {fault}")
                 if len(stage.faults) == FAULTS_MAX:
@@ -69,8 +74,6 @@ def play(stage: Stage) -> None:
     service.end()
     stage.faults += catch_up(others)
     disturbed = [each for each in others if each.faults(is_end=True) or each.gaps() or each.endings]
-    stage.exactly("times that a function raised", raised, len(places))
-    stage.exactly("functions", len(set(places)), len(PLACES))
     stage.at_least("events that others had meanwhile", service.published, 100)
     stage.exactly("others that were disturbed", len(disturbed), 0)
     for each in others:
@@ -78,26 +81,45 @@ def play(stage: Stage) -> None:
     wait_until(lambda: clients_of(daemon) == 0)
     stage.exactly("clients left", clients_of(daemon), 0)
     stage.exactly("subscriptions left", daemon.stats_as(ADMIN)["channels"]["totalSubscriptions"], 0)
+    tampered.arm(FAREWELL.name)
+    fault = tried(FAREWELL, daemon, redis, within_seconds)
+    stage.faults += [f"{FAREWELL.name}: {fault}"] * bool(fault)
+    raised += [FAREWELL.name] * (f"Sabotage: {FAREWELL.name}" in daemon.log())
+    stage.exactly("times that a function raised", len(raised), len(places) + 1)
+    judge_places(stage, set(raised))
 
 
-def tried(place: Place, daemon: DaemonProcess, redis: RedisServer) -> str:
+def judge_places(stage: Stage, raised: set[str]) -> None:
+    """Compare what raised with what the code has."""
+    found = hooks()
+    has_to = found - UNTRIED.keys()
+    stage.exactly("hooks of the code that raised", len(found & raised), len(has_to))
+    stage.at_least("functions that raised, with what is behind the hooks", len(raised), len(has_to))
+    stage.faults += [f"{name} did not raise: is it in places.py?" for name in sorted(has_to - raised)]
+    stage.faults += [f"{name} is in UNTRIED, and not in the code" for name in sorted(UNTRIED.keys() - found)]
+
+
+def tried(place: Place, daemon: DaemonProcess, redis: RedisServer, within_seconds: float) -> str:
     """Have the function raise for a client. Returns what was not as promised."""
     known = len(errors_of(daemon))
-    end = end_of_victim(place, daemon, redis)
-    wait_until(lambda: len(errors_of(daemon)) > known, _END_SECONDS)
+    end = end_of_victim(place, daemon, redis, within_seconds)
+    if end == place.end:
+        wait_until(lambda: len(errors_of(daemon)) > known, within_seconds)
     lines = errors_of(daemon)[known:]
     if end != place.end:
         return f"{end}, not {place.end}; the log says {lines}"
-    if len(lines) != 1 or not (lines[0].get("client") or lines[0]["event"] in BEFORE_IT_IS_A_CLIENT):
-        return f"in the log, instead of a line with the client's id: {lines}"
+    if len(lines) != 1 or lines[0]["event"] not in (BEFORE_IT_IS_A_CLIENT if place.has_no_client else OF_A_CLIENT):
+        return f"in the log, instead of one line: {lines}"
+    if not place.has_no_client and not lines[0]["client"].startswith(("ws_", "sse_")):
+        return f"in the log, without the client's id: {lines}"
     return ""
 
 
-def end_of_victim(place: Place, daemon: DaemonProcess, redis: RedisServer) -> str:
+def end_of_victim(place: Place, daemon: DaemonProcess, redis: RedisServer, within_seconds: float) -> str:
     """Connect as the victim, do what the place wants, and read to the end."""
     bearer = [authorization(token(VICTIM))] if place.is_known else []
     with RawClient.connect(daemon.port, receive_buffer=4096 if place.is_slow else 0) as victim:
-        victim.sock.settimeout(_END_SECONDS)
+        victim.sock.settimeout(within_seconds)
         path = f"{place.path}{'&' if '?' in place.path else '?'}userId={VICTIM}".encode()
         if place.path == "/ws":
             victim.send(upgrade(path, *bearer, b"Sec-WebSocket-Protocol: broker.v1"))
@@ -112,21 +134,66 @@ def end_of_victim(place: Place, daemon: DaemonProcess, redis: RedisServer) -> st
             return CUT_OFF
         if status == 500:
             return ANSWERED
-        if place.path == "/ws":
-            victim.send(b"".join(place.says))
-        if place.gets is not None:
-            channel, payloads = place.gets
+        victim.send(b"".join(place.says))
+        wrong = ""
+        if place is FAREWELL:
+            _wait_live(victim, is_socket=True)
+            wrong = _stop(daemon)
+        elif place.gets is not None:
             _wait_live(victim, is_socket=place.path == "/ws")
-            redis.publish(channel, *payloads)
-            if place.is_slow:
-                wait_until(lambda: daemon.stats_as(ADMIN)["delivery"]["slow"]["now"])
-        # Heartbeats would keep a connection that is not ended alive for ever.
-        over = Timer(_END_SECONDS, victim.finish)
-        over.start()
-        end = _end_of_stream(victim) if place.path != "/ws" else _end_of_socket(victim)
-        is_late = not over.is_alive()
+            wrong = _publish(place, daemon, redis, bearer, within_seconds)
+        with _bounded(victim, within_seconds) as over:
+            end = _end_of_stream(victim) if place.path != "/ws" else _end_of_socket(victim)
+            is_late = not over.is_alive()
+        return wrong or (f"not ended within {within_seconds:g} s" if is_late else end)
+
+
+@contextmanager
+def _bounded(client: RawClient, within_seconds: float) -> Iterator[Timer]:
+    """Heartbeats would keep a connection alive for ever that is not ended, or is not told what it waits for."""
+    over = Timer(within_seconds, client.finish)
+    over.start()
+    try:
+        yield over
+    finally:
         over.cancel()
-        return f"not ended within {_END_SECONDS:g} s" if is_late else end
+
+
+def _publish(
+    place: Place, daemon: DaemonProcess, redis: RedisServer, bearer: list[bytes], within_seconds: float
+) -> str:
+    """Publish what the place wants. Returns what somebody else of the victim's user did not get of it."""
+    assert place.gets is not None
+    channel, payloads = place.gets
+    if not place.is_shared:
+        redis.publish(channel, *payloads)
+        if place.is_slow:
+            wait_until(lambda: daemon.stats_as(ADMIN)["delivery"]["slow"]["now"])
+        return ""
+    with RawClient.websocket(daemon.port, b"/ws", *bearer) as other, _bounded(other, within_seconds):
+        redis.publish(channel, *payloads)
+        try:
+            other.read_until(b'"to-user"')
+        except EOFError:
+            return "somebody else of the user was not told"
+    return ""
+
+
+def _stop(daemon: DaemonProcess) -> str:
+    """Stop the daemon. Returns what others were not told, or that it did not end well."""
+    with (
+        RawClient.websocket(daemon.port) as socket,
+        RawClient.stream(daemon.port, f"/api/stream?channel={PLAIN}") as it,
+    ):
+        daemon.process.send_signal(signal.SIGTERM)
+        frames, last = socket.frames(), it.read_to_end()
+    kinds = [each.json()["type"] for each in frames if each.opcode == TEXT]
+    if "disconnected" not in kinds or frames[-1].opcode != CLOSE or frames[-1].code != 1012:
+        return f"another WebSocket was not told that the daemon stops: {frames}"
+    if b'"server_shutdown"' not in last or not last.endswith(b"0\r\n\r\n"):
+        return f"a stream was not told that the daemon stops: {last!r}"
+    status = daemon.process.wait(30)
+    return f"the daemon ended with status {status}" if status else ""
 
 
 def _wait_live(victim: RawClient, *, is_socket: bool) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from tests.faults.waits import seconds_until
 
 ISSUER, AUDIENCE, KINDS = "https://issuer.example", "broker", ("RS256", "ES256")
 STREAM = "/api/stream?channel=job:1"
+PATIENCE_SECONDS = 3.0  # for who is nobody, over WebSocket
 
 
 @frozen
@@ -80,23 +84,27 @@ def play(stage: Stage) -> None:
         *("--auth-jwks", str(file), "--auth-jwks-grace-seconds", "0", "--auth-jwks-refresh-seconds", "1"),
         *("--auth-issuer", ISSUER, "--auth-audience", AUDIENCE, "--auth-jwks-timeout-seconds", "0.2"),
         *("--rules-user-subscribe", "*", "--rules-user-publish", "*"),
+        *("--auth-authenticate-seconds", str(PATIENCE_SECONDS)),
         environ={"BROKER_AUTH_SECRET": SECRET},
     )
-    tried, wrong, taken = 0, list[str](), list[str]()
-    with httpx.Client(base_url=daemon.url, timeout=10) as web:
-        # Nobody, who is no bad token.
-        answers = [web.get(STREAM), web.get("/api/realtime/stats"), web.post("/api/publish", content=b"{}")]
-        wrong += [f"without a token: {each.url}: {each.status_code}" for each in answers if each.status_code != 401]
-        for bad in bad_ones():
-            for door, answer in shown(daemon, web, bad.token):
-                tried += 1
+    wrong, taken, answers = list[str](), list[str](), list[tuple[str, str]]()
+    with httpx.Client(base_url=daemon.url, timeout=10) as web, ThreadPoolExecutor(1) as beside:
+        nobody = beside.submit(nobodys_end, daemon)
+        before = refused_by_reason(daemon)
+        for bad in [Bad("none", "", ""), *bad_ones()]:
+            seen = shown(daemon, web, bad.token) if bad.token else shown_nothing(daemon, web)
+            answers += seen
+            for door, answer in seen:
                 (taken if answer == "taken" else wrong if answer != "refused" else []).append(
                     f"{bad.name}, {door}: {answer}"
                 )
-            counted = refused_by_reason(daemon)
-            if not counted.get(bad.reason):
-                wrong.append(f"{bad.name}: not {bad.reason}, but one of {counted}")
-        wrong += refuse_damaged(stage, web, taken)
+            after = refused_by_reason(daemon)
+            # No token is no bad one.
+            expected = {bad.reason: len(seen)} if bad.reason else {}
+            if after - before != expected:
+                wrong.append(f"{bad.name}: counted as {dict(after - before)}, not {expected}")
+            before = after
+        sent, counted = show_damaged(stage, daemon, web, taken, wrong)
         refused = [
             f"{door}: {answer}"
             for which in (0, 1)
@@ -104,11 +112,16 @@ def play(stage: Stage) -> None:
             if answer != "taken"
         ]
         most = stage.pick(1.0, 5.0)  # at small size others have the processors too
-        stage.exactly("doors", len(shown(daemon, web, good())), 5)
-        stage.at_least("bad tokens shown", tried, 100)
+        stage.exactly("doors that refused", len({door for door, answer in answers if answer == "refused"}), 7)
+        stage.at_least("bad tokens refused", sum(answer == "refused" for _, answer in answers), 100)
+        stage.exactly("damaged tokens that the daemon counted as refused", counted, sent)
         stage.exactly("wrongly accepted", len(taken), 0)
         stage.exactly("refused for another reason", len(wrong), 0)
         stage.at_most("worst lateness of a token's end", lateness(stage, daemon), most, "s")
+        code, waited = nobody.result()
+        stage.exactly("nobody's WebSocket ended with", code, 4401)
+        stage.at_least("nobody's WebSocket ended after", waited, PATIENCE_SECONDS, "s")
+        stage.at_most("nobody's WebSocket ended after", waited, PATIENCE_SECONDS + most, "s")
 
         staying = [RawClient.websocket(daemon.port, b"/ws", authorization(good(1))) for _ in range(stage.pick(50, 5))]
         publish_keys(file, 1, 2)
@@ -160,16 +173,47 @@ def shown(daemon: DaemonProcess, web: httpx.Client, shown: str) -> list[tuple[st
     return found
 
 
-def refused_by_reason(daemon: DaemonProcess) -> dict[str, int]:
-    found: dict[str, int] = daemon.stats_as(good())["auth"]["refused"]
+def shown_nothing(daemon: DaemonProcess, web: httpx.Client) -> list[tuple[str, str]]:
+    """What who has no token gets at every door, as `shown` has it."""
+    answers = {
+        "HTTP GET": web.get("/api/realtime/stats"),
+        "HTTP POST": web.post("/api/publish", content=b"{}"),
+        "SSE": web.get(STREAM),
+    }
+    found = [(door, "refused" if each.status_code == 401 else str(each.status_code)) for door, each in answers.items()]
+    with RawClient.websocket(daemon.port) as client:
+        for kind, more in (("subscribe", {}), ("publish", {"event": {"type": "x"}})):
+            client.send(text({"type": kind, "channel": "job:1", **more}))
+            answer = client.frame().json()
+            is_taken = answer["type"] in ("subscribed", "published")
+            is_refused = answer.get("code") == "unauthenticated"
+            found.append((f"WebSocket {kind}", "taken" if is_taken else "refused" if is_refused else str(answer)))
     return found
 
 
-def refuse_damaged(stage: Stage, web: httpx.Client, taken: list[str]) -> list[str]:
-    """Good tokens with one character changed."""
-    wrong = []
+def nobodys_end(daemon: DaemonProcess) -> tuple[int, float]:
+    """Be nobody over WebSocket, and ask for something. Returns the code of the end, and the seconds to it."""
+    began = time.monotonic()
+    with RawClient.websocket(daemon.port) as client:
+        client.send(text({"type": "subscribe", "channel": "job:1"}))
+        try:
+            while (got := client.frame()).opcode == TEXT:
+                pass
+        except (EOFError, TimeoutError):
+            return 0, math.inf
+        return got.code or 0, time.monotonic() - began
+
+
+def refused_by_reason(daemon: DaemonProcess) -> Counter[str]:
+    return Counter(daemon.stats_as(good())["auth"]["refused"])
+
+
+def show_damaged(
+    stage: Stage, daemon: DaemonProcess, web: httpx.Client, taken: list[str], wrong: list[str]
+) -> tuple[int, int]:
+    """Good tokens with one character changed. Returns how many were sent, and refused by the daemon's count."""
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-    damaged = stage.pick(3000, 60)
+    before, damaged = refused_by_reason(daemon), stage.pick(3000, 60)
     for _ in range(damaged):
         whole = good(stage.dice.randrange(2))
         at = stage.dice.randrange(len(whole))
@@ -179,8 +223,7 @@ def refuse_damaged(stage: Stage, web: httpx.Client, taken: list[str]) -> list[st
             taken.append(f"{whole} with another character at {at}")
         elif status != 401:
             wrong.append(f"{changed}: {status}")
-    stage.exactly("damaged tokens shown", damaged, stage.pick(3000, 60))
-    return wrong
+    return damaged, (refused_by_reason(daemon) - before).total()
 
 
 def lateness(stage: Stage, daemon: DaemonProcess) -> float:
