@@ -57,10 +57,20 @@ COMMANDS = (
     b'{"type":"authenticate","token":"a.b.c"}',
     b'{"type":"publish","channel":"fuzz:1","event":{"a":1}}',
 )
-PAYLOADS = (b"", b"a", b"\xff\xfe", b"[" * 2000, b"\xe2\x82", b"\x03\xe8", b"\x03", b"*" * 126, b"*" * 70000, *COMMANDS)
+PAYLOADS = (
+    b"",
+    b"a",
+    b"\xff\xfe",
+    b"[" * 2000,
+    b"\xe2\x82",
+    b"\x03\xe8",
+    b"\x03",
+    b"*" * 126,
+    b"*" * 65537,
+    b"*" * 70000,
+    *COMMANDS,
+)
 COMMAND_MAX_BYTES = 2000
-# One frame in so many is wrong as a frame, and nearly each of those ends its connection; the others as commands.
-WRONG_FRAMES_EVERY = 20
 CODES = (None, 1000, 1002, 1003, 1007, 1009)
 
 
@@ -76,20 +86,27 @@ class Malformer:
         return mutated(self._dice, self._dice.choice(sound), WORDS)
 
     def frames(self, count: int) -> bytes:
-        return b"".join(self._frame() for _ in range(count))
+        """One of them, anywhere, is wrong as a frame, and nearly always ends the connection: nothing behind it is read.
 
-    def _frame(self) -> bytes:
+        The others are sound ones with mutated commands.
+        """
+        wrong_at = self._dice.randrange(count)
+        return b"".join(self._wrong_frame() if at == wrong_at else self._sound_frame() for at in range(count))
+
+    def _sound_frame(self) -> bytes:
         dice = self._dice
-        if dice.randrange(WRONG_FRAMES_EVERY):
-            kind = dice.randrange(20)
-            if kind == 0:
-                return frame(dice.choice((PING, PONG)), dice.randbytes(dice.randrange(126)))
-            command = self._commands.next(COMMANDS)
-            if kind == 1:
-                cut = dice.randrange(len(command) + 1)
-                return frame(TEXT, command[:cut], fin=False) + frame(CONTINUATION, command[cut:])
-            # What is no UTF-8 would end the connection in a text frame.
-            return frame(TEXT if _is_text(command) else BINARY, command)
+        kind = dice.randrange(20)
+        if kind == 0:
+            return frame(dice.choice((PING, PONG)), dice.randbytes(dice.randrange(126)))
+        command = self._commands.next(COMMANDS)
+        if kind == 1:
+            cut = dice.randrange(len(command) + 1)
+            return frame(TEXT, command[:cut], fin=False) + frame(CONTINUATION, command[cut:])
+        # What is no UTF-8 would end the connection in a text frame.
+        return frame(TEXT if _is_text(command) else BINARY, command)
+
+    def _wrong_frame(self) -> bytes:
+        dice = self._dice
         made = frame(
             dice.choice([TEXT, TEXT, BINARY, CONTINUATION, PING, PONG, CLOSE, dice.randrange(16)]),
             dice.choice(PAYLOADS),

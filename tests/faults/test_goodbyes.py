@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections.abc import Callable
@@ -86,7 +87,10 @@ def play(stage: Stage) -> None:
     untold = [reader for reader in readers if not reader.has_goodbye]
     stage.faults += [f"{each} was told {each.told}, reset {each.was_reset}, {each.last_bytes!r}" for each in untold[:5]]
     stage.at_least("events published", published * len(CHANNELS), stage.pick(400, 50))
-    stage.exactly("clients that read nothing", len(asleep), half // 10 * 2)
+    [cut_off] = [
+        entry["cut_off"] for entry in map(json.loads, daemon.log().splitlines()) if entry["event"] == "stopped"
+    ]
+    stage.exactly("clients that read nothing and were cut off, as the daemon says", cut_off, half // 10 * 2)
     stage.exactly("goodbyes to those that read", len(readers) - len(untold), half // 10 * 18)
     stage.at_most("all told within", told, drain_seconds, "s")
     stage.exactly("events lost, doubled or out of order before it", len(faults), 0)

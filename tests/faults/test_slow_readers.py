@@ -1,7 +1,8 @@
 """Row 6: a tenth of the clients stops reading, on channels of every policy for slow clients; the others notice nothing.
 
 First only those who read are there, then the slow ones as well: the same events at the same rate, so the two can be
-compared. In the end the slow ones read again, and have what their policy promises.
+compared. In the end the slow ones read again, and have what their policy promises. At that rate bytes grow too old
+before too many wait, so a burst to a few clients more tries the bound in bytes.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from tests.promise.publishing import StampingPublisher
 
 KEPT, OLDEST, LATEST, CUT = "kept:1", "feed:1", "gauge:1", "plain:1"
 CHANNELS = (KEPT, OLDEST, LATEST, CUT)
+BURST = "plain:2"
 # Who reads nothing in the 60 s is to be served by its policy, so patience has to be longer, and the kernel has to be
 # patient as well. Nobody here answers pings: what becomes of such clients is row 15.
 FLAGS = (
@@ -45,6 +47,11 @@ FLAGS = (
 PAYLOAD_BYTES = 1024
 # More than the kernel takes for a client that does not read: behind it something waits in the daemon for each of them.
 FILL_TICKS = 128
+# Little fits on the way to who does not read.
+NARROW = {"receive_buffer": 4096, "segment_bytes": 1400}
+# Twice what may wait for one client; it is over before any of it is too old.
+BURST_PAYLOADS, BURST_PAYLOAD = 256, b'{"pad":"%b"}' % (b"x" * 8192)
+BURST_SECONDS = 8.0
 CAUGHT_UP_SECONDS = 15.0
 MOST_SECONDS = 60.0
 
@@ -63,6 +70,7 @@ def play(stage: Stage) -> None:
     with _Endings(daemon):  # so that it is asked as often as later
         before = load.run(stage.pick(20.0, 1.0))
     slow = load.open_slow(slow_count)
+    connected = _connected(daemon)
     cut = [each for each in slow if CUT in each.channels]
     others = [each for each in slow if CUT not in each.channels]
     with _Endings(daemon) as endings:  # its clock begins before anything waits
@@ -85,7 +93,7 @@ def play(stage: Stage) -> None:
     if delivery["endings"].keys() != {ending}:
         stage.faults.append(f"endings were {delivery['endings']}")
 
-    stage.exactly("clients", load.readers + len(slow), clients)
+    stage.exactly("clients, as the daemon counts them", connected, clients)
     stage.at_least("events published", load.number * len(CHANNELS), stage.pick(8000, 1600))
     stage.exactly("what the readers had lost, doubled or out of order", load.wrong, 0)
     stage.at_most("readers' p99 without slow ones", before * 1000, stage.pick(500, 2000), "ms")
@@ -103,7 +111,30 @@ def play(stage: Stage) -> None:
     stage.at_least("overflows told", delivery["gaps"].get("overflow", 0), slow_count // len(CHANNELS))
     stage.at_most("the other slow ones caught up within", seconds, CAUGHT_UP_SECONDS, "s")
     judge(stage, others)
+    burst(stage, redis, daemon)
     load.close()
+
+
+def burst(stage: Stage, redis: RedisServer, daemon: DaemonProcess) -> None:
+    """More at once than may wait for one client, to some who read nothing."""
+    kinds = (V1Follower, SseFollower) * 5
+    asleep = [kind((BURST,), {BURST: Truth()}, daemon.port, **NARROW) for kind in kinds]
+    open_followers(asleep)
+    before = _ended_as_full(daemon)
+    redis.publish(BURST, *[BURST_PAYLOAD] * BURST_PAYLOADS)
+    seconds_until(lambda: _ended_as_full(daemon) - before >= len(asleep), BURST_SECONDS)  # who is not is counted here
+    stage.exactly("ended by a burst, by name (outbox_full)", _ended_as_full(daemon) - before, len(asleep))
+    for each in asleep:
+        each.cut()
+
+
+def _ended_as_full(daemon: DaemonProcess) -> int:
+    return int(daemon.stats()["delivery"]["endings"].get("outbox_full", 0))
+
+
+def _connected(daemon: DaemonProcess) -> int:
+    stats = daemon.stats()
+    return sum(stats[kind]["totalConnections"] for kind in ("websocket", "sse"))
 
 
 @define(eq=False)
@@ -160,7 +191,7 @@ class _Load:
         slow: list[Follower] = []
         for index in range(count):
             channel, kind = CHANNELS[index % len(CHANNELS)], (V1Follower, SseFollower)[index // len(CHANNELS) % 2]
-            each = kind((channel,), self.truths, self.port, receive_buffer=4096, segment_bytes=1400)
+            each = kind((channel,), self.truths, self.port, **NARROW)
             if channel == LATEST:
                 each.records[channel] = _Newest(self.truths[channel])
             slow.append(each)
@@ -267,7 +298,7 @@ ROW = Row(
     "Slow readers hurt nobody",
     "2000 connections of which 200 never read, 100 messages/s of 1 KiB, 60 s; over four channels, one for each "
     "policy, so that a connection gets 25/s; who does not read is given 120 s of patience, and 600 s without a pong, "
-    "where 60 s are the default of both",
+    "where 60 s are the default of both; then 2 MiB at once to ten more that do not read",
     "memory <= base + 64 KiB for each; the readers' p99 <= 2 x p99 without the slow ones; each slow one ended within "
     "15 s with its named reason, or caught up, by its policy",
     play,
