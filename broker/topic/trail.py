@@ -83,13 +83,7 @@ class Trail(Topic):
         self._forget(subscriber)
         return was_here
 
-    def read(
-        self,
-        subscriber: Subscriber,
-        format: WireFormat,
-        since: Since | None,
-        on_first: OnFirst,
-    ) -> None:
+    def read(self, subscriber: Subscriber, format: WireFormat, since: Since | None, on_first: OnFirst) -> None:
         """The subscriber comes. `on_first` is called when it is known where it begins; then call `begin`."""
         reader = Reader(subscriber, format, since, on_first)
         if reader.was_before(self._unkept_at):
@@ -376,9 +370,8 @@ class Trail(Topic):
         for run in self._tail.after(reader.position.offset):
             if run.generation > reader.told:
                 reader.told = reader.generation = run.generation
-                self.tell_one(
-                    reader.subscriber, reader.format, self._recorder_gap(reader.position, run.generation), now
-                )
+                gap = self._recorder_gap(reader.position, run.generation)
+                self.tell_one(reader.subscriber, reader.format, gap, now)
             if not self.offer(reader.subscriber, reader.format, run, now):
                 return False
             reader.position = run.end_position
@@ -386,12 +379,14 @@ class Trail(Topic):
 
     def _go_live(self, reader: Reader, now: float) -> None:
         self._forget(reader.subscriber)
+        if reader.generation > self._told_generation:
+            # The others hear of it now: told later, it would be told to this one too, who came after it.
+            self.recorder_changed(reader.generation, now)
         for reason in reader.owed:
             self.tell_one(reader.subscriber, reader.format, Gap(reason, None, None, self.terms.clock()), now)
         if reader.generation < self._told_generation and self._recorded and self.position is not None:
-            self.tell_one(
-                reader.subscriber, reader.format, self._recorder_gap(self.position, self._told_generation), now
-            )
+            gap = self._recorder_gap(self.position, self._told_generation)
+            self.tell_one(reader.subscriber, reader.format, gap, now)
         self.enter(reader.subscriber, reader.format)
 
     def _recorder_gap(self, at: Position, generation: int) -> Gap:
