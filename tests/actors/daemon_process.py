@@ -116,7 +116,10 @@ class DaemonProcess:
             return json.load(answer)
 
     def log(self) -> str:
-        return self.log_path.read_text()
+        """What it has said so far: whole lines as long as it runs, as the last may be half written."""
+        has_ended = self.process.poll() is not None
+        said = self.log_path.read_bytes()
+        return (said if has_ended else said[: said.rfind(b"\n") + 1]).decode()
 
     def stop(self, number: int = signal.SIGTERM, *, seconds: float = 15.0) -> int:
         """Send a signal and wait. Returns the exit status."""
