@@ -1,7 +1,8 @@
 """The key source: the keys that tokens are checked with, from the settings to the ones that count right now.
 
-A secret; a PEM file; a JWK set from a file or a URL. Files are looked at every `FILE_SECONDS`, a URL is asked every
-`auth.jwks_refresh_seconds`, sooner after a failure, and when a token names a key that is not there.
+A secret; a PEM file; a JWK set from a file or a URL. A URL is asked every `auth.jwks_refresh_seconds`, sooner after a
+failure, and when a token names a key that is not there. Files are looked at as often, and at least every
+`FILE_SECONDS`.
 
 Laws: a client waits for a host at most `auth.jwks_timeout_seconds`, whatever the host does. However many tokens
 name keys that nobody has, the host is asked at most once in `ASK_SECONDS`, and all who wait share the answer. The
@@ -161,7 +162,7 @@ class KeySource:
                     await answered.wait()
             task_status.started()
             while True:
-                await trio.sleep(FILE_SECONDS)
+                await trio.sleep(min(FILE_SECONDS, self._section.jwks_refresh_seconds))
                 self._look_at_files()
                 self._tell_of_loss()
 

@@ -470,6 +470,20 @@ async def test_a_set_in_a_file_has_its_grace_too(quick: None, tmp_path: Path) ->
         await until(lambda: outcome(source, NEW_TOKEN) == ANN)
 
 
+@pytest.mark.parametrize(("refresh_seconds", "within_seconds"), [(1.0, 1.0), (300.0, 5.0)])
+async def test_a_file_is_looked_at_as_often_as_a_url_and_every_five_seconds_at_least(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, refresh_seconds: float, within_seconds: float
+) -> None:
+    file = tmp_path / "jwks.json"
+    file.write_bytes(OLD)
+    async with serving(str(file), jwks_refresh_seconds=refresh_seconds, jwks_grace_seconds=0) as source:
+        file.write_bytes(NEW + b" ")
+        await trio.sleep(within_seconds - 0.01)
+        assert source.keyring == OLD_RING
+        await trio.sleep(0.02)
+        assert source.keyring == NEW_RING
+
+
 async def test_a_token_that_names_a_new_key_has_the_files_looked_at(tmp_path: Path) -> None:
     file = tmp_path / "jwks.json"
     file.write_bytes(OLD)
