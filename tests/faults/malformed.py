@@ -147,6 +147,8 @@ def _is_known(answer: Answer) -> bool:
     if answer.status in (100, 204):
         return True
     if answer.status == 200:
+        if "allow" in answer.headers:  # OPTIONS of a page that needs no preflight
+            return not answer.body
         kind = answer.headers.get("content-type")
         if kind == "text/html; charset=utf-8":
             return answer.body.startswith(b"<!doctype html>")
