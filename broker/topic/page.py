@@ -128,7 +128,7 @@ def page_of(reply: Sequence[Any], since: Since | None, replay: int, is_fit: Call
         changed = generation_of(entry.came)
         if changed and since is not None:
             items.append(Gap(RECORDER_CHANGED, end.text, end.text, at, generation=changed))
-        _append(items, entry, is_fit)
+        _append(items, entry, is_fit, changed)
         end = entry.position
     if not entries and end.offset < top.offset:
         if since is not None:
@@ -172,11 +172,12 @@ def _before(entries: Sequence[_Entry], top: Position) -> Position:
     return Position(first.epoch, first.offset - 1, ANY_TAG)
 
 
-def _append(items: list[Item], entry: _Entry, is_fit: Callable[[bytes], bool]) -> None:
+def _append(items: list[Item], entry: _Entry, is_fit: Callable[[bytes], bool], changed: int) -> None:
     last = items[-1] if items else None
     text = entry.position.text
     if not isinstance(last, Run):
-        last = Run(entry.position.epoch, entry.position.offset, entry.position.offset, text, [], [])
+        # Who gets it out of a tail, and not as part of this page, is told of the change by the run.
+        last = Run(entry.position.epoch, entry.position.offset, entry.position.offset, text, [], [], changed)
         items.append(last)
     last.last = entry.position.offset
     last.end = text

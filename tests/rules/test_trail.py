@@ -96,3 +96,29 @@ def test_who_comes_after_a_change_of_the_recorder_is_not_told_of_it_and_who_was_
     for trail in story.hub.trails():
         trail.recorder_changed(2, 0.0)  # as the daemon finds out, a moment later
     assert [client.record[1:] for client in story.clients] == [[f"gap recorder_changed {here}:0:0 {here}:0:0"], []]
+
+
+def test_who_waits_for_the_trail_is_told_of_another_recorder_before_what_that_recorded() -> None:
+    """When the link is back, the trail reads for itself and for who has read meanwhile."""
+    story = Story(Random(0), 0)
+    story.find_the_link()
+    story.redis.generation = 1
+    story.come()
+    story.come()
+    story.redis.record()
+    story.settle()
+    story.clients[1].is_slow = True
+    story.redis.publish()
+    story.hear()
+    story.lose_the_link()
+    story.read_all()
+    story.settle()
+    story.redis.generation = 2
+    story.redis.record()
+    clients = list(story.clients)
+    story.end()
+    for client in clients:
+        stamped, gap, recorded = client.record[1:]
+        assert stamped.endswith(" 2")
+        assert gap.startswith("gap recorder_changed")
+        assert recorded.endswith(" 3")

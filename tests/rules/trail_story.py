@@ -39,26 +39,33 @@ class Redis:
 
     random: Random
     epoch: bytes = b"0"
-    events: list[tuple[int, bytes, bytes]] = Factory(list)  # offset, tag, payload
+    events: list[tuple[int, bytes, bytes, bytes]] = Factory(list)  # offset, tag, how it came, payload
     top: int = 0
     wire: list[bytes] = Factory(list)
     is_heard: bool = False
     published: dict[tuple[bytes, int, bytes], bytes] = Factory(dict)
     number: int = 0
     generation: int = 0  # the recorder's
+    recorded: int = 0  # the recorder's when it recorded last
 
     def wipe(self) -> None:
         self.epoch, self.events, self.top = str(self.random.getrandbits(30) + 1).encode(), [], 0
+        self.recorded = 0
 
-    def publish(self) -> None:
+    def record(self) -> None:
+        """As the script: what was published plainly, marked where another recorder begins."""
+        self.publish(b"r" if self.recorded == self.generation else b"g%d" % self.generation)
+        self.recorded = self.generation
+
+    def publish(self, came: bytes = b"s") -> None:
         self.number += 1
         self.top += 1
         tag, payload = str(self.random.getrandbits(30) + 1).encode(), b"%d" % self.number
-        self.events.append((self.top, tag, payload))
+        self.events.append((self.top, tag, came, payload))
         position = b"%b:%d:%b" % (self.epoch, self.top, tag)
         self.published[(self.epoch, self.top, tag)] = payload
         if self.is_heard:
-            self.wire.append(b"\x01s:%b %b" % (position, payload))
+            self.wire.append(b"\x01%b:%b %b" % (came, position, payload))
 
     def read(self, since: Since | None, replay: int) -> list[Any]:
         """As the script: the answer to a question, at the moment when it is asked."""
@@ -71,11 +78,11 @@ class Redis:
             start = 0
         found = [event for event in self.events if event[0] >= start][: PAGE_EVENTS + 1]
         tag = self.events[-1][1] if self.events and self.events[-1][0] == self.top else b"0"
-        top = b"%b %d %b 0" % (self.epoch, self.top, tag)
+        top = b"%b %d %b %d" % (self.epoch, self.top, tag, self.recorded)
         return [
             top,
             b"%d" % self.generation,
-            [[b"%d-%b" % (offset, tag), [b"s", payload]] for offset, tag, payload in found],
+            [[b"%d-%b" % (offset, tag), [came, payload]] for offset, tag, came, payload in found],
         ]
 
 
